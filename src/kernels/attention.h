@@ -1,0 +1,71 @@
+// Causal attention of many rows over paged KV.
+//
+// A KV block holds `block_tokens` consecutive positions of one sequence for all layers. Per layer and KV head it holds
+// K transposed, [head_dim][block_tokens], so that one vector load gives the same component of 16 keys, and V as
+// [block_tokens][head_dim]; both fp16.
+//
+// The arithmetic of one (row, head) is fixed by absolute position alone: keys in chunks of kChunk positions; within a
+// chunk score = scale * Σ_d q[d] k[d] in order of d, softmax over the chunk, Σ p v in order of position; chunks merged in
+// order. It depends neither on how many rows are in the call, nor on the batch, the block size or the workers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/buffer.h"
+#include "core/thread_pool.h"
+
+namespace dspark {
+
+inline constexpr int kAttentionChunk = 256;  // positions reduced together; a multiple of every block size
+
+struct KvLayout {
+  int layers = 0, kv_heads = 0, head_dim = 0;
+  int block_tokens = 32;  // 16, 32, 64, 128 or 256
+
+  size_t HeadElements() const { return size_t(head_dim) * block_tokens; }
+  size_t BlockElements() const { return size_t(2) * layers * kv_heads * HeadElements(); }
+  size_t KOffset(int layer, int head) const { return (size_t(layer) * kv_heads + head) * 2 * HeadElements(); }
+  size_t VOffset(int layer, int head) const { return KOffset(layer, head) + HeadElements(); }
+};
+
+// The blocks of one sequence, in order of position.
+using KvBlocks = std::span<uint16_t* const>;
+
+// Consecutive rows of one sequence in a batch: row first_row + i is at position first_position + i.
+struct AttentionSegment {
+  KvBlocks blocks;  // cover positions 0 … first_position + rows - 1
+  int first_row = 0, rows = 0, first_position = 0;
+};
+
+struct AttentionShape {
+  KvLayout layout;
+  int heads = 0;    // query heads, a multiple of kv_heads
+  float scale = 0;  // on the scores, usually head_dim^-1/2
+};
+
+// Writes k and v of every row ([kv_heads * head_dim] floats per row, `stride` apart) into the rows' blocks. This worker's
+// share; a barrier must follow before Attention reads them.
+void StoreKv(const Worker& worker, const KvLayout& layout, int layer, std::span<const AttentionSegment> segments,
+             const float* k, const float* v, size_t stride);
+
+// Partial results of chunks, sized once for the largest call.
+class AttentionWorkspace {
+ public:
+  AttentionWorkspace() = default;
+  AttentionWorkspace(const AttentionShape& shape, int max_rows, int max_context, int workers);
+  // Implementation detail of attention*.cc.
+  struct Impl;
+  Buffer<float> partials;  // [rows][heads][chunks][head_dim + 2]
+  Buffer<float> scratch;   // per worker
+  size_t scratch_per_worker = 0;
+  int max_chunks = 0;
+};
+
+// out[row] = concatenated heads, [heads * head_dim] floats. q is laid out like out. Every worker calls it; it has barriers
+// inside only when a row spans several chunks, and out is complete after the next barrier.
+void Attention(Worker& worker, const AttentionShape& shape, int layer, std::span<const AttentionSegment> segments,
+               const float* q, size_t q_stride, float* out, size_t out_stride, AttentionWorkspace& workspace);
+
+}  // namespace dspark

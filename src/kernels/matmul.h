@@ -1,0 +1,108 @@
+// y[M, N] = x[M, K] · Wᵀ for M = 1 … 512 rows with the weights read once per call: the kernel everything stands on.
+//
+// Layout of a packed matrix: rows of W interleaved in groups of 16, K in blocks of 32. Quantised formats keep one fp16
+// scale (and min) per row and block beside the levels; activations are quantised to int8 per row and block of 32.
+//
+// The arithmetic of one output element is fixed, whatever M, the batch, the number of workers or the instruction set:
+//   acc = 0; for each block b of K in order:
+//     dot  = Σ_{i<32} (level - zero) * a          exact int32
+//     acc  = fma(float(dot), scale_w[b] * scale_x[b], acc)
+//     acc  = fma(min_w[b], scale_x[b] * float(Σ a), acc)       formats with a min only
+// so a verify of M rows equals M single steps bit for bit, and every instruction set equals the reference exactly.
+// Float formats: acc = fma(w[k], x[k], acc) for k = 0 … K-1 in order.
+#pragma once
+
+#include <cstdint>
+
+#include "core/buffer.h"
+#include "core/tensor_type.h"
+#include "core/thread_pool.h"
+
+namespace dspark {
+
+enum class WeightFormat {
+  kF32,
+  kF16,
+  kBf16,
+  kInt8,     // level - 128, one fp16 scale per row and block
+  kInt4,     // level - 8, one fp16 scale
+  kInt4Min,  // scale * level + min, two fp16
+};
+
+// The packed format that holds a file's type without losing its values. kI64 and unknown types: CHECK.
+WeightFormat PackedFormatOf(TensorType type);
+
+class PackedMatrix {
+ public:
+  PackedMatrix() = default;
+  // Zeroed, N padded to 16 inside. Quantised formats need K % 32 == 0.
+  PackedMatrix(int n, int k, WeightFormat format);
+
+  // Fills row `row` from K values in a file's encoding; PackedFormatOf(type) must be this matrix's format.
+  void SetRow(int row, TensorType type, const uint8_t* src);
+  // The same, 16 rows [group * 16, group * 16 + 16) at once (fast path of loading); row r's bytes at src + r * stride.
+  void SetRowGroup(int group, TensorType type, const uint8_t* src, size_t stride, int rows);
+  // Decodes row `row` to K floats (embedding look-up in a tied head).
+  void GetRow(int row, float* values) const;
+
+  int n() const { return n_; }
+  int k() const { return k_; }
+  WeightFormat format() const { return format_; }
+  size_t Bytes() const { return data_.Bytes(); }
+  const uint8_t* data() const { return data_.data(); }
+  // Bytes of one group of 16 rows, all of K.
+  size_t GroupBytes() const;
+
+ private:
+  int n_ = 0, k_ = 0;
+  WeightFormat format_ = WeightFormat::kF32;
+  Buffer<uint8_t> data_;
+};
+
+// M rows of activations, in fp32 and (after Quantize) as int8 with a scale per block of 32.
+class Activations {
+ public:
+  Activations() = default;
+  Activations(int max_rows, int max_cols);  // max_cols: any K up to this may be used
+
+  // Sets the shape in use for the calls that follow (on one worker, before a barrier). Content is undefined.
+  void Resize(int rows, int cols);
+  int rows() const { return rows_; }
+  int cols() const { return cols_; }
+  float* Row(int r) { return values_.data() + size_t(r) * stride_; }
+  const float* Row(int r) const { return values_.data() + size_t(r) * stride_; }
+
+  // Fills the int8 side of row r: scale = amax / 127, a = round-to-nearest-even(x / scale); an all-zero block has scale 0.
+  // cols() % 32 == 0. Non-finite input gives finite garbage, never undefined behaviour.
+  void QuantizeRow(int r, Isa isa);
+
+  const int8_t* Quantized(int r) const { return quantized_.data() + size_t(r) * stride_; }
+  const float* Scales(int r) const { return scales_.data() + size_t(r) * block_stride_; }            // [K/32]
+  const float* ScaledSums(int r) const { return scaled_sums_.data() + size_t(r) * block_stride_; }   // scale * Σ a
+  const int32_t* Sums(int r) const { return sums_.data() + size_t(r) * block_stride_; }              // Σ a
+  size_t stride() const { return stride_; }              // elements from row to row, not a power of two
+  size_t block_stride() const { return block_stride_; }  // blocks from row to row
+
+ private:
+  int rows_ = 0, cols_ = 0;
+  size_t stride_ = 0, block_stride_ = 0;
+  Buffer<float> values_;
+  Buffer<int8_t> quantized_;
+  Buffer<float> scales_, scaled_sums_;
+  Buffer<int32_t> sums_;
+};
+
+enum class Store {
+  kSet,  // y = x · Wᵀ
+  kAdd,  // y += x · Wᵀ (the residual)
+};
+
+// This worker's share of the columns of y. Rows of y are `y_stride` floats apart. No barrier inside: x must be complete
+// before, and y is complete after the next barrier. Quantised formats read x's int8 side, float formats its fp32 side.
+void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, float* y, size_t y_stride,
+            Store store = Store::kSet);
+
+// The columns of y that MatMul gives this worker: ops that only touch these need no barrier after MatMul.
+Range MatMulColumns(const Worker& worker, int n);
+
+}  // namespace dspark

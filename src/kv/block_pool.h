@@ -1,0 +1,57 @@
+// Paged KV memory: a pool of fixed-size blocks, and the table of blocks each sequence holds.
+//
+// A table's life: Reserve(n) before a forward writes rows up to position n - 1, Truncate(n) after verification drops the
+// rejected rows; the blocks go back to the pool at once.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/buffer.h"
+#include "kernels/attention.h"
+
+namespace dspark {
+
+class BlockPool {
+ public:
+  BlockPool(const KvLayout& layout, int blocks);
+
+  const KvLayout& layout() const { return layout_; }
+  int blocks() const { return blocks_; }
+  int free_blocks() const { return int(free_.size()); }
+  // Bytes of address space; pages are backed when first written.
+  size_t Bytes() const { return memory_.Bytes(); }
+
+ private:
+  friend class KvTable;
+  uint16_t* Take();             // null when the pool is empty
+  void Give(uint16_t* block);
+
+  KvLayout layout_;
+  int blocks_;
+  Buffer<uint16_t> memory_;
+  std::vector<uint16_t*> free_;
+};
+
+// The blocks of one sequence. Moves, does not copy; gives its blocks back when destroyed. The pool must outlive it.
+class KvTable {
+ public:
+  explicit KvTable(BlockPool& pool) : pool_(&pool) {}
+  KvTable(KvTable&& other) noexcept;
+  KvTable& operator=(KvTable&& other) noexcept;
+  ~KvTable();
+
+  // Makes room for positions 0 … tokens - 1. False when the pool has too few blocks; then nothing has changed.
+  [[nodiscard]] bool Reserve(int tokens);
+  // Keeps positions 0 … tokens - 1, tokens ≤ capacity.
+  void Truncate(int tokens);
+
+  int capacity() const { return int(blocks_.size()) * pool_->layout().block_tokens; }
+  KvBlocks blocks() const { return blocks_; }
+
+ private:
+  BlockPool* pool_;
+  std::vector<uint16_t*> blocks_;
+};
+
+}  // namespace dspark
