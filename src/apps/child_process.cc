@@ -79,7 +79,7 @@ Result<int> RunChild(const ChildCommand& command, const SignalHold& signals,
     if (signal > 0 && signal != SIGCHLD) {
       kill(-pid, SIGKILL);
       waitpid(pid, &status, 0);
-      return MakeError("interrupted while {} ran", command.arguments[0]);
+      return MakeError("interrupted: {} was stopped and nothing of its work is kept", command.arguments[0]);
     }
     tick();
   }
