@@ -11,8 +11,6 @@
 namespace dspark {
 namespace {
 
-constexpr int kDefaultContext = 8192;  // memory is only backed as positions are written
-
 Result<Isa> ResolveIsa(const std::string& name) {
   if (name.empty()) return DetectIsa();
   const auto isa = IsaFromName(name);

@@ -14,6 +14,8 @@ class App;
 
 namespace dspark {
 
+inline constexpr int kDefaultContext = 8192;  // where the model allows more; K/V memory is only backed as it is used
+
 struct SessionOptions {
   std::string model;          // file, directory; empty: the default model
   std::string draft = "auto";  // auto, lookup, none

@@ -154,7 +154,7 @@ void DenseTarget::AttentionBlock(Worker& worker, int layer) {
 void DenseTarget::RotateAndStore(Worker& worker, int layer) {
   const Range rows = worker.Share(int(tokens_.size()));
   for (int r = rows.begin; r < rows.end; ++r) {
-    const float* cos_sin = rope_.At(positions_[r]);
+    const float* cos_sin = rope_.Row(positions_[r]);
     Rope(worker.isa(), q_.data() + r * qkv_stride_, config_.heads, config_.head_dim, cos_sin, config_.rope_interleaved);
     Rope(worker.isa(), k_.data() + r * qkv_stride_, config_.kv_heads, config_.head_dim, cos_sin,
          config_.rope_interleaved);
