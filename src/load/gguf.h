@@ -42,6 +42,9 @@ struct GgufValue {
   std::vector<std::string_view> strings;  // [count] for strings, else empty
 };
 
+// Element i < count for people: a number in decimal, true or false, a string as it is in the file.
+std::string GgufElementText(const GgufValue& value, uint64_t i);
+
 // A parsed file. Everything points into the bytes given to ParseGguf, which must outlive it.
 struct Gguf {
   std::string path;  // for messages
