@@ -12,11 +12,18 @@ namespace {
 
 bool IsContinuation(char byte) { return (byte & 0xC0) == 0x80; }
 
+// Circled and squared letters are symbols by category, yet alphabetic.
+bool IsEnclosedLetter(char32_t c) {
+  return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+         (c >= 0x1F170 && c <= 0x1F189);
+}
+
 // What regular expressions call \w.
 bool IsWordCharacter(char32_t c) {
   const utf8proc_category_t category = utf8proc_category(utf8proc_int32_t(c));
   const bool letter_mark_or_digit = category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL;
-  return letter_mark_or_digit || category == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
+  return letter_mark_or_digit || category == UTF8PROC_CATEGORY_PC || IsEnclosedLetter(c) || c == 0x200C ||
+         c == 0x200D;
 }
 
 bool IsWhiteSpace(char32_t c) {
