@@ -93,6 +93,7 @@ class Activations {
   const QuantizedBlock* Quantized(int r) const {
     return quantized_.data() + size_t(r) * block_stride_;
   }                                                      // [K/32]
+  size_t Bytes() const { return values_.Bytes() + quantized_.Bytes(); }
   size_t stride() const { return stride_; }              // elements from row to row, not a power of two
   size_t block_stride() const { return block_stride_; }  // blocks from row to row, not a power of two
 
