@@ -4,7 +4,9 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "core/check.h"
@@ -12,7 +14,8 @@
 namespace dspark {
 
 // An array of `T` in pages of its own: 4 KiB aligned, zero-filled, backed only when first written, huge pages
-// asked for when it is large. Running out of address space is a CHECK: sizes are planned and validated before.
+// asked for when it is large. Running out of address space is a CHECK: sizes are planned and validated
+// before.
 template <class T>
 class Buffer {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -20,6 +23,7 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t size) : size_(size) {
+    DSPARK_CHECK_LE(size, SIZE_MAX / sizeof(T));
     if (size == 0) return;
     void* p = mmap(nullptr, Bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     DSPARK_CHECK(p != MAP_FAILED);
@@ -29,8 +33,9 @@ class Buffer {
   Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
+    Buffer taken(std::move(other));  // what this held is freed now, not when `other` goes
+    std::swap(data_, taken.data_);
+    std::swap(size_, taken.size_);
     return *this;
   }
   ~Buffer() {

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 
 namespace dspark {
 
@@ -19,12 +20,13 @@ namespace dspark {
 #define DSPARK_CHECK(cond) \
   (static_cast<bool>(cond) ? void(0) : ::dspark::CheckFailed(__FILE__, __LINE__, #cond))
 
-#define DSPARK_CHECK_OP(a, op, b)                                                                        \
-  do {                                                                                                   \
-    const auto& check_a_ = (a);                                                                          \
-    const auto& check_b_ = (b);                                                                          \
-    if (!(check_a_ op check_b_))                                                                         \
-      ::dspark::CheckFailed(__FILE__, __LINE__, fmt::format(#a " " #op " " #b " ({} vs {})", check_a_, check_b_)); \
+#define DSPARK_CHECK_OP(a, op, b)                                                              \
+  do {                                                                                         \
+    const auto& check_a_ = (a);                                                                \
+    const auto& check_b_ = (b);                                                                \
+    if (!(check_a_ op check_b_))                                                               \
+      ::dspark::CheckFailed(__FILE__, __LINE__,                                                \
+                            fmt::format(#a " " #op " " #b " ({} vs {})", check_a_, check_b_)); \
   } while (false)
 
 #define DSPARK_CHECK_EQ(a, b) DSPARK_CHECK_OP(a, ==, b)

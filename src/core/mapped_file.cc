@@ -12,7 +12,7 @@
 namespace dspark {
 
 Result<MappedFile> MappedFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not hang us
   if (fd < 0) return MakeError("{}: cannot open: {}", path, std::strerror(errno));
   struct stat info {};
   const bool readable = fstat(fd, &info) == 0;
@@ -22,6 +22,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
   if (!readable || !S_ISREG(info.st_mode) || info.st_size == 0) {
     close(fd);
     if (readable && S_ISREG(info.st_mode)) return MakeError("{}: the file is empty", path);
+    if (readable && S_ISDIR(info.st_mode)) return MakeError("{}: is a directory, not a file", path);
     return MakeError("{}: not a regular file", path);
   }
   void* p = mmap(nullptr, file.size_, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -37,9 +38,10 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
       size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(path_, other.path_);
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
+  MappedFile taken(std::move(other));  // what this mapped is unmapped now, not when `other` goes
+  std::swap(path_, taken.path_);
+  std::swap(data_, taken.data_);
+  std::swap(size_, taken.size_);
   return *this;
 }
 

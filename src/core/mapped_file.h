@@ -22,8 +22,8 @@ class MappedFile {
   const std::string& path() const { return path_; }
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
 
-  // Gives the resident pages of [offset, offset + size) back; reading them again reads the file again. Called as
-  // tensors are repacked, so that loading never holds the weights twice.
+  // Gives the resident pages of [offset, offset + size) back; reading them again reads the file again. Called
+  // as tensors are repacked, so that loading never holds the weights twice.
   void Release(size_t offset, size_t size) const;
 
  private:

@@ -1,18 +1,20 @@
-// A pool for one program on many workers (SPMD): a job is a function that every worker runs from start to end,
-// with barriers between its phases. A decode step of a small model has about 250 phases of some microseconds, so a
-// phase must cost a barrier (well under a microsecond), not a hand-over of closures.
+// A pool for one program on many workers (SPMD): a job is a function that every worker runs from start to
+// end, with barriers between its phases. A decode step of a small model has about 250 phases of some
+// microseconds, so a phase must cost a barrier (well under a microsecond), not a hand-over of closures.
 //
-// Waiting spins first (the next phase is usually that near), then sleeps on a futex, so that a pool whose cores are
-// shared with others neither burns nor stalls them.
+// Waiting spins first (the next phase is usually that near), then sleeps on a futex, so that a pool whose
+// cores are shared with others neither burns nor stalls them. A pool larger than its cores sleeps almost at
+// once. A worker that finds itself on the core of a colleague (schedulers do this when another process is
+// busy) moves to a free one.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <thread>
 #include <vector>
 
+#include "core/function_ref.h"
 #include "core/isa.h"
 
 namespace dspark {
@@ -24,8 +26,8 @@ struct Range {
 
 class ThreadPool;
 
-// One worker's view of a running job. Ops take a Worker& and do this worker's share of the work; every worker of
-// the pool calls the same ops in the same order.
+// One worker's view of a running job. Ops take a Worker& and do this worker's share of the work; every worker
+// of the pool calls the same ops in the same order.
 class Worker {
  public:
   int index() const { return index_; }
@@ -44,7 +46,8 @@ class Worker {
 
  private:
   friend class ThreadPool;
-  Worker(ThreadPool* pool, int index, int count, Isa isa) : pool_(pool), index_(index), count_(count), isa_(isa) {}
+  Worker(ThreadPool* pool, int index, int count, Isa isa)
+      : pool_(pool), index_(index), count_(count), isa_(isa) {}
   ThreadPool* pool_;
   int index_, count_;
   Isa isa_;
@@ -61,22 +64,35 @@ class ThreadPool {
   int threads() const { return threads_; }
   Isa isa() const { return isa_; }
 
-  // Runs `job` once on every worker and returns when all are done. Not re-entrant, one caller at a time.
-  void Run(const std::function<void(Worker&)>& job);
+  // Runs `job` once on every worker and returns when all are done. `job` must not throw. Not re-entrant, one
+  // caller at a time (from any thread).
+  void Run(FunctionRef<void(Worker&)> job);
 
  private:
   friend class Worker;
+  using Clock = std::chrono::steady_clock;
+  // Where a worker was last seen running; written by that worker only.
+  struct alignas(64) Seat {
+    std::atomic<int> cpu{-1};
+    Clock::time_point moved;
+  };
+
   void Loop(int index);
-  void ArriveAndWait();
+  void ArriveAndWait(int index);
+  bool SpinUntilPhaseEnds(uint32_t phase, int index);
+  void LeaveSharedCore(int index);
 
   const int threads_;
   const Isa isa_;
-  const std::function<void(Worker&)>* job_ = nullptr;
+  const Clock::duration spin_time_;
+  // Plain members: written by Run's caller before a barrier, read by the workers after it.
+  const FunctionRef<void(Worker&)>* job_ = nullptr;
   bool stopping_ = false;
   // Each on a cache line of its own: the arrival count is written by all, the phase number read by all.
   alignas(64) std::atomic<uint32_t> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
   alignas(64) std::atomic<uint32_t> sleepers_{0};
+  std::vector<Seat> seats_;
   std::vector<std::thread> workers_;
 };
 

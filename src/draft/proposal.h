@@ -17,11 +17,14 @@ struct Proposal {
   std::vector<SparseDistribution> q;   // what x_k was drawn from; empty when every q is one-hot at x_k
   std::vector<float> confidence;       // c_k estimates P(x_k accepted | x_1 … x_{k-1} accepted); empty when unknown
 
+  int match_length = 0;                // prompt look-up: tokens of context that matched; 0 for other sources
+
   int size() const { return int(tokens.size()); }
   void Clear() {
     tokens.clear();
     q.clear();
     confidence.clear();
+    match_length = 0;
   }
   // Keeps the first n drafts.
   void Trim(int n) {

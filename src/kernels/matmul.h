@@ -1,15 +1,18 @@
-// y[M, N] = x[M, K] · Wᵀ for M = 1 … 512 rows with the weights read once per call: the kernel everything stands on.
+// y[M, N] = x[M, K] · Wᵀ for M = 1 … 512 rows with the weights read once per call: the kernel everything
+// stands on.
 //
-// Layout of a packed matrix: rows of W interleaved in groups of 16, K in blocks of 32. Quantised formats keep one fp16
-// scale (and min) per row and block beside the levels; activations are quantised to int8 per row and block of 32.
+// Layout of a packed matrix: rows of W interleaved in groups of 16, K in blocks of 32. Quantised formats keep
+// one fp16 scale (and min) per row and block beside the levels; activations are quantised to int8 per row and
+// block of 32.
 //
-// The arithmetic of one output element is fixed, whatever M, the batch, the number of workers or the instruction set:
+// The arithmetic of one output element is fixed, whatever M, the batch, the number of workers or the
+// instruction set:
 //   acc = 0; for each block b of K in order:
 //     dot  = Σ_{i<32} (level - zero) * a          exact int32
 //     acc  = fma(float(dot), scale_w[b] * scale_x[b], acc)
 //     acc  = fma(min_w[b], scale_x[b] * float(Σ a), acc)       formats with a min only
-// so a verify of M rows equals M single steps bit for bit, and every instruction set equals the reference exactly.
-// Float formats: acc = fma(w[k], x[k], acc) for k = 0 … K-1 in order.
+// so a verify of M rows equals M single steps bit for bit, and every instruction set equals the reference
+// exactly. Float formats: acc = fma(w[k], x[k], acc) for k = 0 … K-1 in order.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +43,8 @@ class PackedMatrix {
 
   // Fills row `row` from K values in a file's encoding; PackedFormatOf(type) must be this matrix's format.
   void SetRow(int row, TensorType type, const uint8_t* src);
-  // The same, 16 rows [group * 16, group * 16 + 16) at once (fast path of loading); row r's bytes at src + r * stride.
+  // The same, 16 rows [group * 16, group * 16 + 16) at once (fast path of loading); row r's bytes at src + r
+  // * stride.
   void SetRowGroup(int group, TensorType type, const uint8_t* src, size_t stride, int rows);
   // Decodes row `row` to K floats (embedding look-up in a tied head).
   void GetRow(int row, float* values) const;
@@ -59,11 +63,20 @@ class PackedMatrix {
   Buffer<uint8_t> data_;
 };
 
-// M rows of activations, in fp32 and (after Quantize) as int8 with a scale per block of 32.
+// 32 activations of one row as int8, with all a kernel needs beside them: 48 bytes that one pointer reaches.
+struct QuantizedBlock {
+  int8_t level[32];    // round-to-nearest-even(x / scale), -127 … 127
+  float scale;         // amax / 127
+  float scaled_sum;    // scale * Σ level: the factor of a weight block's min
+  int32_t offset_128;  // -128 * Σ level: where a dot product with unsigned 8-bit levels starts
+  int32_t offset_8;    // -8 * Σ level: the same for 4 bits without min
+};
+
+// M rows of activations, in fp32 and (after QuantizeRow) as blocks of int8.
 class Activations {
  public:
   Activations() = default;
-  Activations(int max_rows, int max_cols);  // max_cols: any K up to this may be used
+  Activations(int max_rows, int max_cols);  // any shape up to this may be used
 
   // Sets the shape in use for the calls that follow (on one worker, before a barrier). Content is undefined.
   void Resize(int rows, int cols);
@@ -72,24 +85,23 @@ class Activations {
   float* Row(int r) { return values_.data() + size_t(r) * stride_; }
   const float* Row(int r) const { return values_.data() + size_t(r) * stride_; }
 
-  // Fills the int8 side of row r: scale = amax / 127, a = round-to-nearest-even(x / scale); an all-zero block has scale 0.
-  // cols() % 32 == 0. Non-finite input gives finite garbage, never undefined behaviour.
+  // Fills the int8 side of row r. cols() % 32 == 0. A block is all zeros, scale included, when it holds a NaN
+  // or an infinity or when its scale would be subnormal. Rows share no cache line, so workers may quantise
+  // rows side by side.
   void QuantizeRow(int r, Isa isa);
 
-  const int8_t* Quantized(int r) const { return quantized_.data() + size_t(r) * stride_; }
-  const float* Scales(int r) const { return scales_.data() + size_t(r) * block_stride_; }            // [K/32]
-  const float* ScaledSums(int r) const { return scaled_sums_.data() + size_t(r) * block_stride_; }   // scale * Σ a
-  const int32_t* Sums(int r) const { return sums_.data() + size_t(r) * block_stride_; }              // Σ a
+  const QuantizedBlock* Quantized(int r) const {
+    return quantized_.data() + size_t(r) * block_stride_;
+  }                                                      // [K/32]
   size_t stride() const { return stride_; }              // elements from row to row, not a power of two
-  size_t block_stride() const { return block_stride_; }  // blocks from row to row
+  size_t block_stride() const { return block_stride_; }  // blocks from row to row, not a power of two
 
  private:
+  int max_rows_ = 0, max_cols_ = 0;
   int rows_ = 0, cols_ = 0;
   size_t stride_ = 0, block_stride_ = 0;
   Buffer<float> values_;
-  Buffer<int8_t> quantized_;
-  Buffer<float> scales_, scaled_sums_;
-  Buffer<int32_t> sums_;
+  Buffer<QuantizedBlock> quantized_;
 };
 
 enum class Store {
@@ -97,8 +109,9 @@ enum class Store {
   kAdd,  // y += x · Wᵀ (the residual)
 };
 
-// This worker's share of the columns of y. Rows of y are `y_stride` floats apart. No barrier inside: x must be complete
-// before, and y is complete after the next barrier. Quantised formats read x's int8 side, float formats its fp32 side.
+// This worker's share of the columns of y. Rows of y are `y_stride` floats apart. No barrier inside: x must
+// be complete before, and y is complete after the next barrier. Quantised formats read x's int8 side, float
+// formats its fp32 side.
 void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, float* y, size_t y_stride,
             Store store = Store::kSet);
 

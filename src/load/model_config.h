@@ -1,11 +1,13 @@
-// What a model is, in the words of its own file: sizes, norms, rope. Read once from GGUF metadata or config.json and
-// checked there; every later layer trusts it.
+// What a model is, in the words of its own file: sizes, norms, rope. Read once from GGUF metadata or
+// config.json and checked there; every later layer trusts it.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "core/result.h"
 
 namespace dspark {
 
@@ -24,15 +26,26 @@ struct ModelConfig {
   int kv_heads = 0;          // KV heads; H is a multiple
   int head_dim = 0;          // hd, even
   int d_ffn = 0;
-  int vocab = 0;             // V
-  int max_context = 0;       // positions the model was made for
+  int vocab = 0;        // V
+  int max_context = 0;  // positions the model was made for
   float rms_eps = 1e-5f;
   float rope_theta = 10000;
-  std::optional<RopeScaling> rope_scaling;
+  // [head_dim / 2], or empty for plain rope: pair i turns with frequency theta^(-2i/hd) / divisor[i]. This is
+  // all a model needs to know of rope scaling: GGUF's rope_freqs.weight, or worked out from a config's
+  // rope_scaling.
+  std::vector<float> rope_freq_divisors;
   bool rope_interleaved = false;  // q/k rows stored for pairs (2i, 2i+1) instead of (i, i + hd/2)
   bool tied_embeddings = false;   // no output matrix: the head is the embedding
   std::vector<int32_t> eos;       // every token that ends a reply
   std::optional<int32_t> bos;
 };
+
+// What later layers rely on: sizes positive and small enough for int arithmetic, heads % kv_heads == 0,
+// head_dim even, eps and theta in range, divisors positive and finite, eos and bos inside the vocabulary.
+// Error: one line that begins with `path`.
+Status CheckConfig(const ModelConfig& config, const std::string& path);
+
+// Divisors of the pairs' frequencies under Llama 3's scaling (targets.md §3), [head_dim / 2].
+std::vector<float> RopeFreqDivisors(const RopeScaling& scaling, float theta, int head_dim);
 
 }  // namespace dspark

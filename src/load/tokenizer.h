@@ -16,12 +16,18 @@ enum class PreTokenizer { kGpt2, kSmolLm, kLlama3, kQwen2 };
 
 // All a tokenizer is made of; filled from GGUF metadata or tokenizer.json, then checked by Tokenizer::Make.
 struct TokenizerSpec {
+  // A token that is cut out of the text before all else, and is never split.
   struct Added {
     std::string text;
     int32_t id;
-    bool special;  // dropped by Decode(skip_special); matched only when special tokens are parsed
+    bool special;             // dropped by Decode(skip_special); matched only when special tokens are parsed
+    bool strip_left = false;  // takes the white space before it along
+    bool strip_right = false;
+    bool single_word = false;  // matched only where no letter, digit or underscore touches it
+    bool normalized = false;   // matched in the text after NFC, not before
   };
-  std::vector<std::string> tokens;  // [V] in the byte-level alphabet; "" for unused ids
+  std::vector<std::string>
+      tokens;  // [V] in the byte-level alphabet; "" for ids that are unused or only added
   std::vector<std::string> merges;  // "left right", rank = index
   std::vector<Added> added;
   PreTokenizer pre = PreTokenizer::kGpt2;
@@ -32,11 +38,13 @@ struct TokenizerSpec {
 
 class Tokenizer {
  public:
+  // Error: a token, merge or added token that contradicts the others (with its index and `spec.where`).
   static Result<std::unique_ptr<Tokenizer>> Make(TokenizerSpec spec);
   ~Tokenizer();
 
-  // Invalid UTF-8 is read as U+FFFD. With `parse_special`, added tokens in the text become their ids; without, their
-  // characters are plain text. No BOS is added. Thread-safe.
+  // Invalid UTF-8 is read as U+FFFD; bytes the vocabulary has no token for are dropped. Added tokens in the
+  // text become their ids: those not special always, the special ones with `parse_special`; without, the
+  // characters of special tokens are plain text. No BOS is added. O(n log n), thread-safe.
   std::vector<int32_t> Encode(std::string_view text, bool parse_special) const;
 
   // The bytes a token stands for; special tokens give their text. Empty for ids outside the vocabulary.

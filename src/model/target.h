@@ -25,7 +25,7 @@ struct Segment {
 
 // Valid until the next Forward of the same target.
 struct ForwardOutput {
-  const float* logits = nullptr;  // [logit rows, V], in batch order
+  float* logits = nullptr;        // [logit rows, V], in batch order; the caller may work in place
   size_t logits_stride = 0;
   int logit_rows = 0;
   const float* taps = nullptr;    // [rows, tap_layers.size() * d]: residual stream after each tapped layer, side by side
@@ -36,6 +36,8 @@ struct TargetLimits {
   int max_rows = 512;        // rows of one Forward
   int max_logit_rows = 64;   // rows with logits of one Forward
   int max_context = 8192;    // positions of one sequence
+  int max_taps = 0;          // layers tapped in one Forward
+  int block_tokens = 32;     // positions of a KV block
 };
 
 struct TargetMemory {
@@ -49,6 +51,7 @@ class Target {
   virtual const TargetLimits& limits() const = 0;
   virtual KvLayout kv_layout() const = 0;
   virtual TargetMemory memory() const = 0;
+  virtual Isa isa() const = 0;  // of its thread pool
 
   // Runs every segment. Segments' rows add up to at most limits().max_rows. `tap_layers` are strictly increasing layer
   // indices 0 … L-1 (drafters.md §1.1), empty for none; -1 is the embedding.

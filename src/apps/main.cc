@@ -1,0 +1,61 @@
+// dspark: lossless speculative decoding for large language models.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "apps/commands.h"
+
+namespace {
+
+// llama.cpp's users write -md; CLI11 knows only one-letter short flags.
+std::vector<std::string> Arguments(int argc, char** argv) {
+  std::vector<std::string> arguments;
+  for (int i = argc - 1; i > 0; --i) arguments.push_back(std::strcmp(argv[i], "-md") == 0 ? "--draft" : argv[i]);
+  return arguments;  // reversed, as CLI11 wants them
+}
+
+int UsageError(const CLI::App& app, const CLI::ParseError& error) {
+  const auto chosen = app.get_subcommands();
+  const std::string command = chosen.empty() ? "dspark" : "dspark " + chosen.front()->get_name();
+  std::string text = error.what();
+  for (char& c : text) c = c == '\n' ? ' ' : c;
+  std::fprintf(stderr, "%s: %s; see %s --help\n", command.c_str(), text.c_str(), command.c_str());
+  return dspark::kExitUsage;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"dspark: a real language model on your CPU, drafting ahead and verifying, exactly the model's output", "dspark"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "dspark " DSPARK_VERSION);
+  app.footer(
+      "\nStart with:\n"
+      "  dspark pull                        get the default model (98 MB, once)\n"
+      "  dspark run \"Why is the sky blue?\"  answer a prompt\n"
+      "  dspark run                         chat in the terminal\n"
+      "\nExit codes: 0 done, 1 a file or request that does not work, 2 bad command line, 130 interrupted.");
+  std::map<CLI::App*, dspark::Command> commands;
+  const auto add = [&](const char* name, const char* what, dspark::Command (*make)(CLI::App&)) {
+    CLI::App* sub = app.add_subcommand(name, what);
+    commands[sub] = make(*sub);
+  };
+  add("run", "Answer a prompt, or chat in the terminal", dspark::AddRun);
+  add("bench", "Measure decode, verify and prefill speed", dspark::AddBench);
+  add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
+  add("pull", "Get the default model", dspark::AddPull);
+
+  try {
+    app.parse(Arguments(argc, argv));
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return UsageError(app, error);
+  }
+  const auto result = commands[app.get_subcommands().front()]();
+  if (result.ok()) return result.value();
+  std::fprintf(stderr, "dspark: %s\n", result.error().text.c_str());
+  return dspark::kExitFailed;
+}

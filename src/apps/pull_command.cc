@@ -1,0 +1,18 @@
+// dspark pull: fetches the default model.
+#include <CLI/CLI.hpp>
+
+#include "apps/commands.h"
+#include "apps/pull.h"
+
+namespace dspark {
+
+Command AddPull(CLI::App&) {
+  return []() -> Result<int> {
+    const PullOptions options;
+    DSPARK_RETURN_IF_ERROR(PullDefaultModel(options, StderrProgress()));
+    fmt::print("{}\n", DefaultModelPath());
+    return kExitOk;
+  };
+}
+
+}  // namespace dspark

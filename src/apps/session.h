@@ -1,0 +1,50 @@
+// A loaded model with everything that runs it: what `run`, `bench` and later `serve` and `eval` start from.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/engine.h"
+#include "load/chat_template.h"
+#include "load/model_files.h"
+
+namespace CLI {
+class App;
+}
+
+namespace dspark {
+
+inline constexpr int kDefaultContext = 8192;  // where the model allows more; K/V memory is only backed as it is used
+
+struct SessionOptions {
+  std::string model;          // file, directory; empty: the default model
+  std::string draft = "auto";  // auto, lookup, none
+  bool no_spec = false;       // the same as draft none
+  int draft_max = -1;         // ≥ 0: proposals of this length, whatever they cost
+  int context = 0;            // 0: the model's own, at most 8192
+  int threads = 0;            // 0: the cores this process may use
+  std::string isa;            // empty: the best this processor has
+  int sequences = 1;          // decoding at once
+};
+
+// Adds -m, -md, -c, -t and their friends.
+void AddSessionFlags(CLI::App& app, SessionOptions* options);
+
+struct Session {
+  // Opens, packs, plans and (once per machine and model) measures. Error: one line.
+  static Result<std::unique_ptr<Session>> Open(const SessionOptions& options);
+
+  std::string model_path;
+  ModelFiles files;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Target> target;
+  std::unique_ptr<BlockPool> blocks;
+  std::unique_ptr<Drafter> drafter;  // null when plain
+  std::unique_ptr<Engine> engine;
+  double load_ms = 0;
+};
+
+// Resolves -m: the default model when empty, else the path itself. Error: the default model is not there yet.
+Result<std::string> ResolveModel(const std::string& model);
+
+}  // namespace dspark

@@ -1,0 +1,36 @@
+#include "engine/budget.h"
+
+#include <algorithm>
+
+namespace dspark {
+
+void Budget::Choose(const CostTable& costs, int base_rows, int max_rows, std::span<VerifyCandidate> candidates) {
+  order_.clear();
+  for (size_t r = 0; r < candidates.size(); ++r) {
+    candidates[r].length = 0;
+    float cumulative = 1;
+    for (float c : candidates[r].conditional) {
+      cumulative *= c;
+      if (cumulative > 0) order_.push_back({cumulative, int(r)});
+    }
+  }
+  // Stable: equal entries keep the order of positions within a sequence.
+  std::stable_sort(order_.begin(), order_.end(),
+                   [](const Entry& a, const Entry& b) { return a.cumulative > b.cumulative; });
+
+  const int room = std::max(0, max_rows - base_rows);
+  double expected = double(candidates.size());
+  double best = kGainMargin * expected / costs.Ms(base_rows);
+  int admitted = 0;
+  for (int n = 0; n < std::min(room, int(order_.size())); ++n) {
+    expected += order_[n].cumulative;
+    const double rate = expected / costs.Ms(base_rows + n + 1);
+    if (rate > best) {
+      best = rate;
+      admitted = n + 1;
+    }
+  }
+  for (int n = 0; n < admitted; ++n) ++candidates[order_[n].sequence].length;
+}
+
+}  // namespace dspark

@@ -1,0 +1,105 @@
+// The engine: many sequences, one step at a time.
+//
+// A step plans rows, lets the drafter propose, trims proposals to what pays, runs one forward pass over everything,
+// verifies, and commits. Plain decoding is a proposal of length 0; a prompt is the same path with more pending tokens.
+// Sequences may join (Submit) and leave (Cancel, or at their end) between any two steps. One thread drives an engine.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/result.h"
+#include "draft/drafter.h"
+#include "engine/budget.h"
+#include "engine/cost_table.h"
+#include "engine/sequence.h"
+#include "model/target.h"
+#include "verify/accept.h"
+
+namespace dspark {
+
+struct EngineOptions {
+  int max_sequences = 16;   // decoding at once; others wait
+  int prefill_rows = 256;   // prompt rows of one step, so that decoding sequences are not held up
+  int max_draft = 15;       // longest proposal that is verified
+  int fixed_draft = -1;     // ≥ 0: verify proposals of this length whatever they cost (--draft-max)
+};
+
+class Engine {
+ public:
+  // `target`, `blocks`, `drafter` (may be null) and `tokenizer` (may be null: no text, no stop strings) outlive the engine.
+  // `costs` may be empty only when speculation is off or fixed.
+  Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokenizer* tokenizer, CostTable costs,
+         const EngineOptions& options);
+  ~Engine();
+
+  // Error: an empty or too long prompt, a token outside the vocabulary, a bad parameter: which, and what is allowed.
+  Result<SequenceId> Submit(Request request);
+  // Ends a sequence at the next step with FinishReason::kCancelled. Unknown ids are ignored.
+  void Cancel(SequenceId id);
+  bool Idle() const { return active_.empty() && waiting_.empty(); }
+
+  // One step. The events stay valid until the next call; empty while only prompts are being read.
+  std::span<const TokenEvent> Step();
+
+  const CostTable& costs() const { return costs_; }
+
+ private:
+  // A sequence's part in the present step.
+  struct Slot {
+    Sequence* sequence;
+    int rows = 0;          // pending tokens run this step
+    bool commits = false;  // runs the last pending token: tokens come out
+    int first_logit = 0;   // the batch's logit row that belongs to the last pending token
+    AcceptResult result;
+  };
+
+  // step.cc, in this order.
+  void Admit();
+  void Plan();
+  void Propose();
+  void Trim();
+  ForwardOutput Forward();
+  void Verify(const ForwardOutput& output);
+  void Commit(const ForwardOutput& output);
+
+  void VerifySlot(Slot& slot, const ForwardOutput& output);
+  void CommitSlot(Slot& slot, const ForwardOutput& output);
+  // Appends one token and its event. True when it ends the reply.
+  bool CommitToken(Sequence& sequence, int32_t token, bool drafted, std::span<const float> logits);
+  void AddLogprobs(int top, std::span<const float> logits, TokenEvent* event) const;
+  void RecordStats(const Slot& slot, int committed);
+  void RemoveFinished();
+  int DraftRoom(const Sequence& sequence) const;
+  int BlocksFor(const Request& request) const;
+
+  Target& target_;
+  BlockPool& blocks_;
+  Drafter* drafter_;
+  const Tokenizer* tokenizer_;
+  CostTable costs_;
+  const EngineOptions options_;
+
+  SequenceId next_id_ = 1;
+  int promised_blocks_ = 0;  // what active sequences may come to need: admission never over-commits the pool
+  std::vector<std::unique_ptr<Sequence>> waiting_;  // oldest first
+  std::vector<std::unique_ptr<Sequence>> active_;
+
+  // Of the present step; kept between steps so that a step allocates nothing once warm.
+  std::vector<Slot> slots_;
+  std::vector<ProposeRequest> propose_;
+  std::vector<float> conditional_;
+  std::vector<VerifyCandidate> candidates_;
+  std::vector<int32_t> batch_tokens_;
+  std::vector<Segment> segments_;
+  std::vector<DraftDistribution> draft_q_;
+  std::vector<float> logits_copy_;
+  Distribution distribution_;
+  std::vector<ObservedRows> observed_;
+  std::vector<TokenEvent> events_;
+  Budget budget_;
+  double draft_ms_ = 0, verify_ms_ = 0, step_start_ms_ = 0;
+};
+
+}  // namespace dspark

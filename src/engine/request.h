@@ -1,0 +1,68 @@
+// What a caller asks for and what it gets back. The only types a server or an app needs beside Engine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "draft/drafter.h"
+#include "verify/sampling.h"
+
+namespace dspark {
+
+struct Request {
+  std::vector<int32_t> prompt;  // at least one token
+  SamplingParams sampling;
+  uint64_t seed = 0;
+  int max_tokens = 256;
+  bool ignore_eos = false;               // end-of-reply tokens of the model do not end this reply
+  std::vector<int32_t> stop_tokens;      // end the reply; kept in `tokens`, not in the text
+  std::vector<std::string> stop;         // end the reply; the text stops before the match
+  int top_logprobs = -1;                 // ≥ 0: log-probabilities of each token and of that many best ones
+  bool speculate = true;                 // false: every proposal has length 0
+};
+
+enum class FinishReason {
+  kNone,       // still running
+  kStop,       // an end token, a stop token or a stop string
+  kLength,     // max_tokens, or the end of the context
+  kCancelled,  // Engine::Cancel
+};
+
+// OpenAI's words: "stop", "length"; "cancelled" is ours.
+const char* FinishReasonName(FinishReason reason);
+
+// log p of the model's own distribution (temperature 1, nothing truncated, before penalties).
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
+// Counted from the first decode round on. τ = (accepted + rounds) / rounds.
+struct SequenceStats {
+  int prompt_tokens = 0, completion_tokens = 0;
+  int rounds = 0;                   // forward passes that committed tokens
+  int drafted = 0, accepted = 0;    // drafts verified; drafts kept
+  std::vector<int> verified_at;     // [k]: rounds in which draft k + 1 was verified
+  std::vector<int> accepted_at;     // [k]: rounds in which draft k + 1 was kept
+  double prompt_ms = 0;             // steps that only prefilled
+  double decode_ms = 0;             // steps that committed tokens, drafting and verification included
+  double draft_ms = 0, verify_ms = 0;  // of decode_ms: proposing; target pass and accept rule
+
+  double Tau() const { return rounds ? double(accepted + rounds) / rounds : 0; }
+};
+
+// One committed token, in order. Text lags behind tokens while a character or a possible stop string is incomplete.
+struct TokenEvent {
+  SequenceId sequence = 0;
+  int32_t token = -1;                     // -1: no token, only the end (cancelled)
+  bool drafted = false;                   // an accepted draft, not the extra token of its round
+  std::string text;                       // the text this token completes
+  TokenLogprob logprob;                   // where top_logprobs ≥ 0
+  std::vector<TokenLogprob> top;          // best first
+  FinishReason finish = FinishReason::kNone;
+  std::shared_ptr<const SequenceStats> stats;  // with `finish`
+};
+
+}  // namespace dspark

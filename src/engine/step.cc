@@ -1,0 +1,263 @@
+// One step of the engine, in the words of the paper: plan, propose, trim, forward, verify, commit.
+#include <algorithm>
+#include <chrono>
+
+#include "engine/engine.h"
+#include "kernels/ops.h"
+
+namespace dspark {
+namespace {
+
+double NowMs() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+std::span<const TokenEvent> Engine::Step() {
+  events_.clear();
+  step_start_ms_ = NowMs();
+  Admit();
+  Plan();
+  if (!slots_.empty()) {
+    Propose();
+    Trim();
+    const ForwardOutput output = Forward();
+    Verify(output);
+    Commit(output);
+  }
+  RemoveFinished();
+  return events_;
+}
+
+// Which sequences run, and how many of their pending tokens. Decoding sequences come first, prompts share what is left.
+void Engine::Plan() {
+  slots_.clear();
+  for (auto* queue : {&waiting_, &active_}) {
+    for (auto& sequence : *queue) {
+      if (sequence->finish != FinishReason::kCancelled) continue;
+      events_.push_back({.sequence = sequence->id, .text = sequence->text.Finish(), .finish = sequence->finish,
+                         .stats = std::make_shared<SequenceStats>(sequence->stats)});
+    }
+  }
+  std::erase_if(waiting_, [](const auto& sequence) { return sequence->finish != FinishReason::kNone; });
+
+  int room = target_.limits().max_rows, prompt_room = options_.prefill_rows;
+  for (const bool decoding : {true, false}) {
+    for (auto& sequence : active_) {
+      if (sequence->finish != FinishReason::kNone || (sequence->Pending() == 1) != decoding) continue;
+      const int rows = std::min({sequence->Pending(), room, decoding ? 1 : prompt_room});
+      if (rows == 0) continue;
+      room -= rows;
+      if (!decoding) prompt_room -= rows;
+      slots_.push_back({.sequence = sequence.get(), .rows = rows, .commits = rows == sequence->Pending()});
+    }
+  }
+}
+
+// Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with the context.
+int Engine::DraftRoom(const Sequence& sequence) const {
+  const int reply = sequence.request.max_tokens - sequence.Generated() - 1;
+  return std::max(0, std::min(reply, options_.fixed_draft >= 0 ? options_.fixed_draft : options_.max_draft));
+}
+
+void Engine::Propose() {
+  propose_.clear();
+  for (Slot& slot : slots_) {
+    slot.sequence->proposal.Clear();
+    if (!drafter_ || !slot.commits || !slot.sequence->request.speculate) continue;
+    const int most = std::min(DraftRoom(*slot.sequence), drafter_->max_tokens());
+    if (most > 0) propose_.push_back({slot.sequence->id, most, &slot.sequence->proposal});
+  }
+  if (!propose_.empty()) drafter_->Propose(propose_);
+  draft_ms_ = NowMs() - step_start_ms_;
+}
+
+// Cuts every proposal to the length that pays. What is cut stays under observation.
+void Engine::Trim() {
+  int base_rows = 0, commits = 0;
+  conditional_.clear();
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    base_rows += slot.rows;
+    commits += slot.commits;
+    if (!sequence.shadow.active()) sequence.shadow.Start(sequence.proposal);
+    for (int k = 0; k < sequence.proposal.size(); ++k) {
+      conditional_.push_back(sequence.acceptance.Conditional(sequence.proposal.match_length, k));
+    }
+  }
+  if (options_.fixed_draft >= 0 || conditional_.empty()) return;
+
+  candidates_.clear();
+  size_t offset = 0;
+  for (Slot& slot : slots_) {
+    const size_t n = slot.sequence->proposal.tokens.size();
+    if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, n)});
+    offset += n;
+  }
+  const int max_rows = std::min(target_.limits().max_rows, base_rows - commits + target_.limits().max_logit_rows);
+  budget_.Choose(costs_, base_rows, max_rows, candidates_);
+  auto candidate = candidates_.begin();
+  for (Slot& slot : slots_) {
+    if (slot.commits) slot.sequence->proposal.Trim((candidate++)->length);
+  }
+}
+
+// One pass over the pending tokens and the drafts behind them.
+ForwardOutput Engine::Forward() {
+  batch_tokens_.clear();
+  for (Slot& slot : slots_) {
+    const Sequence& sequence = *slot.sequence;
+    const auto pending = sequence.tokens.begin() + sequence.computed;
+    batch_tokens_.insert(batch_tokens_.end(), pending, pending + slot.rows);
+    batch_tokens_.insert(batch_tokens_.end(), sequence.proposal.tokens.begin(), sequence.proposal.tokens.end());
+  }
+  segments_.clear();
+  size_t offset = 0;
+  int logit_rows = 0;
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    const int rows = slot.rows + sequence.proposal.size();
+    DSPARK_CHECK(sequence.kv.Reserve(sequence.computed + rows));  // promised at admission
+    segments_.push_back({.tokens = std::span(batch_tokens_).subspan(offset, rows),
+                         .position = sequence.computed,
+                         .kv = &sequence.kv,
+                         .logits_from = slot.commits ? slot.rows - 1 : rows});
+    slot.first_logit = logit_rows;
+    logit_rows += slot.commits ? 1 + sequence.proposal.size() : 0;
+    offset += rows;
+  }
+  const double start = NowMs();
+  const ForwardOutput output = target_.Forward(segments_, {});
+  verify_ms_ = NowMs() - start;
+  // Only steps of the shape that was measured: one pending token a sequence, and its drafts.
+  const bool decoding = std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.rows == 1; });
+  if (decoding && !costs_.points().empty()) costs_.Observe(int(batch_tokens_.size()), verify_ms_);
+  return output;
+}
+
+void Engine::Verify(const ForwardOutput& output) {
+  const double start = NowMs();
+  for (Slot& slot : slots_) {
+    if (slot.commits) VerifySlot(slot, output);
+  }
+  verify_ms_ += NowMs() - start;
+}
+
+void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
+  Sequence& sequence = *slot.sequence;
+  const Proposal& proposal = sequence.proposal;
+  draft_q_.clear();
+  for (const SparseDistribution& q : proposal.q) draft_q_.push_back({q.ids, q.probs});
+  int pushed = 0;
+  // Row k's served distribution, made only if the accept rule gets that far. Its penalties see drafts 1 … k.
+  const auto row = [&](int k) -> const Distribution& {
+    float* logits = output.logits + size_t(slot.first_logit + k) * output.logits_stride;
+    std::span<float> row_logits(logits, target_.config().vocab);
+    if (sequence.request.top_logprobs >= 0) {  // log-probabilities are the model's own: keep the raw row
+      std::copy(row_logits.begin(), row_logits.end(), logits_copy_.begin());
+      row_logits = logits_copy_;
+    }
+    for (; sequence.history && pushed < k; ++pushed) sequence.history->Push(proposal.tokens[pushed]);
+    ServedDistribution(target_.isa(), row_logits, sequence.request.sampling, sequence.history.get(), &distribution_);
+    return distribution_;
+  };
+  const AcceptInput input{.drafts = proposal.tokens,
+                          .q = draft_q_,
+                          .seed = sequence.request.seed,
+                          .position = sequence.tokens.size()};
+  slot.result = proposal.q.empty() ? AcceptByMatch(input, row) : AcceptByRejection(input, row);
+  while (pushed > 0) sequence.history->Pop(proposal.tokens[--pushed]);
+}
+
+void Engine::Commit(const ForwardOutput& output) {
+  observed_.clear();
+  for (Slot& slot : slots_) {
+    CommitSlot(slot, output);
+    if (slot.commits && drafter_ && slot.sequence->request.speculate && slot.sequence->finish == FinishReason::kNone) {
+      const size_t kept = slot.result.accepted + 1;
+      const auto& tokens = slot.sequence->tokens;
+      observed_.push_back({slot.sequence->id, std::span(tokens).last(kept)});
+    }
+  }
+  if (!observed_.empty()) drafter_->Observe(observed_);
+}
+
+void Engine::CommitSlot(Slot& slot, const ForwardOutput& output) {
+  Sequence& sequence = *slot.sequence;
+  sequence.computed += slot.rows;
+  if (!slot.commits) {
+    sequence.stats.prompt_ms += NowMs() - step_start_ms_;
+    return;
+  }
+  const size_t before = sequence.tokens.size();
+  bool ended = false;
+  for (int k = 0; k <= slot.result.accepted && !ended; ++k) {
+    const bool drafted = k < slot.result.accepted;
+    const float* logits = output.logits + size_t(slot.first_logit + k) * output.logits_stride;
+    ended = CommitToken(sequence, drafted ? sequence.proposal.tokens[k] : slot.result.next, drafted,
+                        {logits, size_t(target_.config().vocab)});
+  }
+  const int committed = int(sequence.tokens.size() - before);
+  sequence.computed += std::min(slot.result.accepted, committed);
+  sequence.kv.Truncate(sequence.computed);
+  sequence.shadow.Compare(std::span(sequence.tokens).subspan(before), &sequence.acceptance);
+  RecordStats(slot, committed);
+  if (ended) events_.back().stats = std::make_shared<SequenceStats>(sequence.stats);
+}
+
+bool Engine::CommitToken(Sequence& sequence, int32_t token, bool drafted, std::span<const float> logits) {
+  const Request& request = sequence.request;
+  const auto& eos = target_.config().eos;
+  sequence.tokens.push_back(token);
+  if (sequence.history) sequence.history->Push(token);
+
+  TokenEvent event{.sequence = sequence.id, .token = token, .drafted = drafted};
+  if (request.top_logprobs >= 0) AddLogprobs(request.top_logprobs, logits, &event);
+  bool stopped = (!request.ignore_eos && std::count(eos.begin(), eos.end(), token) > 0) ||
+                 std::count(request.stop_tokens.begin(), request.stop_tokens.end(), token) > 0;
+  if (stopped) {
+    event.text = sequence.text.Finish();
+  } else {
+    event.text = sequence.text.Add(token, &stopped);
+  }
+  if (stopped) {
+    sequence.finish = FinishReason::kStop;
+  } else if (sequence.Generated() >= request.max_tokens) {
+    sequence.finish = FinishReason::kLength;
+    event.text += sequence.text.Finish();
+  }
+  event.finish = sequence.finish;
+  events_.push_back(std::move(event));
+  return sequence.finish != FinishReason::kNone;
+}
+
+void Engine::AddLogprobs(int top, std::span<const float> logits, TokenEvent* event) const {
+  const float log_sum = LogSumExp(target_.isa(), logits);
+  event->logprob = {event->token, logits[event->token] - log_sum};
+  if (top == 0) return;
+  std::vector<int32_t> ids(top);
+  std::vector<float> values(top);
+  TopK(target_.isa(), logits, top, ids.data(), values.data());
+  for (int i = 0; i < top; ++i) event->top.push_back({ids[i], values[i] - log_sum});
+}
+
+// `committed` tokens came out of the round; fewer than accepted + 1 where the reply ended inside the block.
+void Engine::RecordStats(const Slot& slot, int committed) {
+  SequenceStats& stats = slot.sequence->stats;
+  const int verified = slot.sequence->proposal.size();
+  const int kept = std::min(slot.result.accepted, committed);
+  stats.completion_tokens += committed;
+  stats.rounds += 1;
+  stats.drafted += verified;
+  stats.accepted += kept;
+  stats.verified_at.resize(std::max(stats.verified_at.size(), size_t(verified)));
+  stats.accepted_at.resize(stats.verified_at.size());
+  for (int k = 0; k < verified; ++k) ++stats.verified_at[k];
+  for (int k = 0; k < kept; ++k) ++stats.accepted_at[k];
+  stats.draft_ms += draft_ms_;
+  stats.verify_ms += verify_ms_;
+  stats.decode_ms += NowMs() - step_start_ms_;
+}
+
+}  // namespace dspark

@@ -1,0 +1,143 @@
+#include "load/gguf_model.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "load/printable.h"
+
+namespace dspark {
+namespace {
+
+constexpr int64_t kControlToken = 3;  // llama.cpp's token_type
+
+// A size: a whole number above 0. `otherwise` stands in for a missing key; without it the key is required.
+Result<int> Size(const Gguf& gguf, std::string_view key, std::optional<int> otherwise = {}) {
+  if (otherwise && !gguf.FindKey(key)) return *otherwise;
+  DSPARK_ASSIGN_OR_RETURN(const int64_t value, gguf.Get<int64_t>(key));
+  if (value <= 0 || value > std::numeric_limits<int>::max()) {
+    return MakeError("{}: metadata key {} is {}, not a size; the file is damaged", gguf.path, key, value);
+  }
+  return int(value);
+}
+
+// A size that this engine can only take as `required`.
+Status MustBe(const Gguf& gguf, std::string_view key, int required) {
+  DSPARK_ASSIGN_OR_RETURN(const int value, Size(gguf, key, required));
+  if (value == required) return {};
+  return MakeError("{}: metadata key {} is {}, only the head size {} is supported", gguf.path, key, value,
+                   required);
+}
+
+Status ReadSizes(const Gguf& gguf, ModelConfig* c) {
+  DSPARK_ASSIGN_OR_RETURN(c->layers, Size(gguf, "llama.block_count"));
+  DSPARK_ASSIGN_OR_RETURN(c->max_context, Size(gguf, "llama.context_length"));
+  DSPARK_ASSIGN_OR_RETURN(c->d_model, Size(gguf, "llama.embedding_length"));
+  DSPARK_ASSIGN_OR_RETURN(c->d_ffn, Size(gguf, "llama.feed_forward_length"));
+  DSPARK_ASSIGN_OR_RETURN(c->heads, Size(gguf, "llama.attention.head_count"));
+  DSPARK_ASSIGN_OR_RETURN(c->kv_heads, Size(gguf, "llama.attention.head_count_kv", c->heads));
+  if (!gguf.FindKey("llama.attention.key_length") && c->d_model % c->heads != 0) {
+    return MakeError("{}: an embedding of {} values cannot be split into {} heads; the file is damaged",
+                     gguf.path, c->d_model, c->heads);
+  }
+  DSPARK_ASSIGN_OR_RETURN(c->head_dim, Size(gguf, "llama.attention.key_length", c->d_model / c->heads));
+  DSPARK_RETURN_IF_ERROR(MustBe(gguf, "llama.attention.value_length", c->head_dim));
+  DSPARK_RETURN_IF_ERROR(MustBe(gguf, "llama.rope.dimension_count", c->head_dim));
+  DSPARK_ASSIGN_OR_RETURN(const int64_t experts, gguf.GetOr<int64_t>("llama.expert_count", 0));
+  if (experts != 0) {
+    return MakeError("{}: a mixture of {} experts; only dense Llama models are supported", gguf.path,
+                     experts);
+  }
+  const TensorView* embedding = gguf.FindTensor("token_embd.weight");
+  if (!embedding || embedding->shape.size() != 2 || embedding->shape[0] > std::numeric_limits<int>::max()) {
+    return MakeError("{}: tensor token_embd.weight is missing or no matrix; the file is not a complete model",
+                     gguf.path);
+  }
+  c->vocab = int(embedding->shape[0]);
+  c->tied_embeddings = !gguf.FindTensor("output.weight");
+  return {};
+}
+
+Status ReadRope(const Gguf& gguf, ModelConfig* c) {
+  DSPARK_ASSIGN_OR_RETURN(const double theta, gguf.GetOr<double>("llama.rope.freq_base", 10000));
+  c->rope_theta = float(theta);
+  c->rope_interleaved = true;  // llama.cpp's converter reorders the rows of q and k
+  DSPARK_ASSIGN_OR_RETURN(const std::string_view type,
+                          gguf.GetOr<std::string_view>("llama.rope.scaling.type", "none"));
+  if (type != "none") {
+    return MakeError(
+        "{}: metadata key llama.rope.scaling.type is {}; supported is none (and Llama 3's scaling as a "
+        "rope_freqs.weight tensor)",
+        gguf.path, Printable(type));
+  }
+  const TensorView* divisors = gguf.FindTensor("rope_freqs.weight");
+  if (!divisors) return {};
+  if (divisors->type != TensorType::kF32 || divisors->shape != std::vector<int64_t>{c->head_dim / 2}) {
+    return MakeError("{}: tensor rope_freqs.weight is not {} F32 values; the file is damaged", gguf.path,
+                     c->head_dim / 2);
+  }
+  c->rope_freq_divisors.resize(size_t(c->head_dim) / 2);
+  Dequantize(divisors->type, divisors->bytes.data(), c->head_dim / 2, c->rope_freq_divisors.data());
+  return {};
+}
+
+// The ids of control tokens that end a turn whether or not the file calls them eos.
+Result<std::vector<int32_t>> EndOfTurnTokens(const Gguf& gguf) {
+  std::vector<int32_t> ids;
+  using Strings = std::vector<std::string_view>;
+  DSPARK_ASSIGN_OR_RETURN(const Strings tokens, gguf.GetOr<Strings>("tokenizer.ggml.tokens", {}));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<int64_t> types,
+                          gguf.GetOr<std::vector<int64_t>>("tokenizer.ggml.token_type", {}));
+  for (size_t id = 0; id < std::min(tokens.size(), types.size()); ++id) {
+    if (types[id] == kControlToken && (tokens[id] == "<|im_end|>" || tokens[id] == "<|eot_id|>")) {
+      ids.push_back(int32_t(id));
+    }
+  }
+  return ids;
+}
+
+// A token id key; nothing when it is missing.
+Result<std::optional<int32_t>> TokenId(const Gguf& gguf, std::string_view key) {
+  if (!gguf.FindKey(key)) return std::optional<int32_t>();
+  DSPARK_ASSIGN_OR_RETURN(const int64_t id, gguf.Get<int64_t>(key));
+  if (id < 0 || id > std::numeric_limits<int32_t>::max()) {
+    return MakeError("{}: metadata key {} is {}, not a token id; the file is damaged", gguf.path, key, id);
+  }
+  return std::optional<int32_t>(int32_t(id));
+}
+
+Status ReadEndTokens(const Gguf& gguf, ModelConfig* c) {
+  DSPARK_ASSIGN_OR_RETURN(c->bos, TokenId(gguf, "tokenizer.ggml.bos_token_id"));
+  DSPARK_ASSIGN_OR_RETURN(c->eos, EndOfTurnTokens(gguf));
+  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+    DSPARK_ASSIGN_OR_RETURN(const std::optional<int32_t> id, TokenId(gguf, key));
+    if (id) c->eos.push_back(*id);
+  }
+  std::ranges::sort(c->eos);
+  c->eos.erase(std::ranges::unique(c->eos).begin(), c->eos.end());
+  return {};
+}
+
+}  // namespace
+
+Result<ModelConfig> ConfigFromGguf(const Gguf& gguf) {
+  ModelConfig c;
+  DSPARK_ASSIGN_OR_RETURN(const std::string_view architecture,
+                          gguf.Get<std::string_view>("general.architecture"));
+  if (architecture != "llama") {
+    return MakeError("{}: architecture {} is not supported; this build runs llama (Llama, SmolLM2)",
+                     gguf.path, Printable(architecture));
+  }
+  DSPARK_ASSIGN_OR_RETURN(const std::string_view name, gguf.GetOr<std::string_view>("general.name", ""));
+  c.architecture = architecture;
+  c.name = name;
+  DSPARK_RETURN_IF_ERROR(ReadSizes(gguf, &c));
+  DSPARK_RETURN_IF_ERROR(ReadRope(gguf, &c));
+  DSPARK_ASSIGN_OR_RETURN(const double eps, gguf.Get<double>("llama.attention.layer_norm_rms_epsilon"));
+  c.rms_eps = float(eps);
+  DSPARK_RETURN_IF_ERROR(ReadEndTokens(gguf, &c));
+  DSPARK_RETURN_IF_ERROR(CheckConfig(c, gguf.path));
+  return c;
+}
+
+}  // namespace dspark

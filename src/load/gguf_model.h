@@ -1,0 +1,17 @@
+// A GGUF file as a model: its metadata as a ModelConfig.
+#pragma once
+
+#include <string>
+
+#include "core/result.h"
+#include "load/gguf.h"
+#include "load/model_config.h"
+
+namespace dspark {
+
+// Architecture "llama" (llama.cpp's keys, targets.md §9.4). The vocabulary size is the embedding's row count.
+// End tokens: eos_token_id, eot_token_id, and the control tokens <|im_end|> and <|eot_id|> where the file has
+// them.
+Result<ModelConfig> ConfigFromGguf(const Gguf& gguf);
+
+}  // namespace dspark

@@ -1,0 +1,184 @@
+#include "load/hf_config.h"
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <optional>
+
+#include "core/mapped_file.h"
+#include "load/json_file.h"
+#include "load/printable.h"
+
+namespace dspark {
+namespace {
+
+using Json = nlohmann::json;
+
+// One JSON object of a file, for messages that name file and key. A null value counts as a missing key, as in
+// transformers.
+struct Section {
+  const Json& json;
+  std::string path;
+
+  const Json* Find(const char* key) const {
+    const auto it = json.find(key);
+    return it == json.end() || it->is_null() ? nullptr : &*it;
+  }
+
+  Error Wrong(const char* key, std::string_view expected) const {
+    const Json* value = Find(key);
+    const auto replace = Json::error_handler_t::replace;
+    return MakeError("{}: key {} is {}, expected {}", path, key,
+                     value ? Printable(value->dump(-1, ' ', true, replace), 40) : "missing", expected);
+  }
+
+  Result<int> Size(const char* key, std::optional<int> otherwise = {}) const {
+    const Json* value = Find(key);
+    if (!value && otherwise) return *otherwise;
+    if (!value || !value->is_number_unsigned() || value->get<uint64_t>() == 0 ||
+        value->get<uint64_t>() > uint64_t(std::numeric_limits<int>::max())) {
+      return Wrong(key, "a size");
+    }
+    return value->get<int>();
+  }
+
+  Result<float> Real(const char* key, std::optional<float> otherwise = {}) const {
+    const Json* value = Find(key);
+    if (!value && otherwise) return *otherwise;
+    if (!value || !value->is_number() ||
+        std::fabs(value->get<double>()) > std::numeric_limits<float>::max()) {
+      return Wrong(key, "a number");
+    }
+    return value->get<float>();
+  }
+
+  Result<bool> Flag(const char* key, bool otherwise) const {
+    const Json* value = Find(key);
+    if (!value) return otherwise;
+    if (!value->is_boolean()) return Wrong(key, "true or false");
+    return value->get<bool>();
+  }
+
+  Result<std::string> Text(const char* key, std::string otherwise) const {
+    const Json* value = Find(key);
+    if (!value) return otherwise;
+    if (!value->is_string()) return Wrong(key, "a string");
+    return value->get<std::string>();
+  }
+
+  // One token id or a list of them; empty when the key is missing.
+  Result<std::vector<int32_t>> TokenIds(const char* key) const {
+    const Json* value = Find(key);
+    std::vector<int32_t> ids;
+    if (!value) return ids;
+    for (const Json& id : value->is_array() ? *value : Json::array({*value})) {
+      if (!id.is_number_unsigned() || id.get<uint64_t>() > uint64_t(std::numeric_limits<int32_t>::max())) {
+        return Wrong(key, "a token id or a list of them");
+      }
+      ids.push_back(id.get<int32_t>());
+    }
+    return ids;
+  }
+};
+
+Status CheckArchitecture(const Section& config) {
+  const Json* names = config.Find("architectures");
+  if (names && names->is_array() && names->size() == 1 && (*names)[0] == "LlamaForCausalLM") return {};
+  return config.Wrong("architectures", "[\"LlamaForCausalLM\"], the one this build runs");
+}
+
+Status ReadSizes(const Section& config, ModelConfig* c) {
+  DSPARK_ASSIGN_OR_RETURN(c->layers, config.Size("num_hidden_layers"));
+  DSPARK_ASSIGN_OR_RETURN(c->d_model, config.Size("hidden_size"));
+  DSPARK_ASSIGN_OR_RETURN(c->d_ffn, config.Size("intermediate_size"));
+  DSPARK_ASSIGN_OR_RETURN(c->heads, config.Size("num_attention_heads"));
+  DSPARK_ASSIGN_OR_RETURN(c->kv_heads, config.Size("num_key_value_heads", c->heads));
+  DSPARK_ASSIGN_OR_RETURN(c->vocab, config.Size("vocab_size"));
+  DSPARK_ASSIGN_OR_RETURN(c->max_context, config.Size("max_position_embeddings"));
+  if (!config.Find("head_dim") && c->d_model % c->heads != 0) {
+    return MakeError("{}: hidden_size {} cannot be split into {} heads", config.path, c->d_model, c->heads);
+  }
+  DSPARK_ASSIGN_OR_RETURN(c->head_dim, config.Size("head_dim", c->d_model / c->heads));
+  DSPARK_ASSIGN_OR_RETURN(c->rms_eps, config.Real("rms_norm_eps"));
+  DSPARK_ASSIGN_OR_RETURN(c->tied_embeddings, config.Flag("tie_word_embeddings", false));
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    DSPARK_ASSIGN_OR_RETURN(const bool bias, config.Flag(key, false));
+    if (bias) return config.Wrong(key, "false; Llama models with biases are not supported");
+  }
+  DSPARK_ASSIGN_OR_RETURN(const std::string activation, config.Text("hidden_act", "silu"));
+  if (activation != "silu") return config.Wrong("hidden_act", "silu");
+  return {};
+}
+
+Result<RopeScaling> ReadLlama3Scaling(const Section& rope) {
+  RopeScaling s;
+  DSPARK_ASSIGN_OR_RETURN(s.factor, rope.Real("factor"));
+  DSPARK_ASSIGN_OR_RETURN(s.low, rope.Real("low_freq_factor"));
+  DSPARK_ASSIGN_OR_RETURN(s.high, rope.Real("high_freq_factor"));
+  DSPARK_ASSIGN_OR_RETURN(s.original_context, rope.Size("original_max_position_embeddings"));
+  if (s.factor < 1) return rope.Wrong("factor", "at least 1");
+  if (s.low <= 0) return rope.Wrong("low_freq_factor", "a positive number");
+  if (s.high <= s.low) return rope.Wrong("high_freq_factor", "more than low_freq_factor");
+  return s;
+}
+
+// theta stands beside `rope_scaling` in the older spelling and inside `rope_parameters` in the newer.
+Status ReadRope(const Section& config, ModelConfig* c) {
+  DSPARK_ASSIGN_OR_RETURN(c->rope_theta, config.Real("rope_theta", 10000));
+  const char* key = config.Find("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const Json* parameters = config.Find(key);
+  if (!parameters) return {};
+  if (!parameters->is_object()) return config.Wrong(key, "an object");
+  const Section rope{*parameters, config.path + ": " + key};
+  DSPARK_ASSIGN_OR_RETURN(c->rope_theta, rope.Real("rope_theta", c->rope_theta));
+  if (c->rope_theta <= 0) return rope.Wrong("rope_theta", "a positive number");
+  const char* type_key = rope.Find("rope_type") ? "rope_type" : "type";
+  DSPARK_ASSIGN_OR_RETURN(const std::string type, rope.Text(type_key, "default"));
+  if (type == "default") return {};
+  if (type != "llama3") return rope.Wrong(type_key, "default or llama3; other scalings are not supported");
+  DSPARK_ASSIGN_OR_RETURN(const RopeScaling scaling, ReadLlama3Scaling(rope));
+  c->rope_freq_divisors = RopeFreqDivisors(scaling, c->rope_theta, c->head_dim);
+  return {};
+}
+
+Status ReadEndTokens(const Section& config, const std::string& dir, ModelConfig* c) {
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<int32_t> bos, config.TokenIds("bos_token_id"));
+  if (!bos.empty()) c->bos = bos[0];
+  DSPARK_ASSIGN_OR_RETURN(c->eos, config.TokenIds("eos_token_id"));
+  const std::string path = dir + "/generation_config.json";
+  if (!std::filesystem::exists(path)) return {};
+  DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<int32_t> eos, (Section{json, path}.TokenIds("eos_token_id")));
+  if (!eos.empty()) c->eos = eos;
+  return {};
+}
+
+}  // namespace
+
+Result<ModelConfig> ConfigFromHf(const std::string& dir) {
+  const std::string path = dir + "/config.json";
+  DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
+  const Section config{json, path};
+  ModelConfig c;
+  DSPARK_RETURN_IF_ERROR(CheckArchitecture(config));
+  c.architecture = "llama";
+  c.name = std::filesystem::path(dir).lexically_normal().filename().string();
+  DSPARK_RETURN_IF_ERROR(ReadSizes(config, &c));
+  DSPARK_RETURN_IF_ERROR(ReadRope(config, &c));
+  DSPARK_RETURN_IF_ERROR(ReadEndTokens(config, dir, &c));
+  DSPARK_RETURN_IF_ERROR(CheckConfig(c, path));
+  return c;
+}
+
+Result<std::string> ChatTemplateFromHf(const std::string& dir) {
+  const std::string jinja = dir + "/chat_template.jinja", path = dir + "/tokenizer_config.json";
+  if (std::filesystem::exists(jinja)) {
+    DSPARK_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(jinja));
+    return std::string(file.bytes().begin(), file.bytes().end());
+  }
+  if (!std::filesystem::exists(path)) return std::string();
+  DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
+  return Section{json, path}.Text("chat_template", "");
+}
+
+}  // namespace dspark

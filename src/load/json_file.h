@@ -1,0 +1,14 @@
+// Small JSON files from outside (config.json and its companions).
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "core/result.h"
+
+namespace dspark {
+
+// The object in the file, at most 64 MB of text. Error: the path with what is wrong.
+Result<nlohmann::json> ReadJsonObject(const std::string& path);
+
+}  // namespace dspark

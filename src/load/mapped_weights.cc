@@ -1,0 +1,65 @@
+#include "load/mapped_weights.h"
+
+#include <fmt/ranges.h>
+
+#include "load/printable.h"
+
+namespace dspark {
+namespace {
+
+using Shape = std::vector<int64_t>;
+
+std::map<std::string, Shape> LlamaShapes(const ModelConfig& c) {
+  const int64_t d = c.d_model, q = int64_t{c.heads} * c.head_dim, kv = int64_t{c.kv_heads} * c.head_dim;
+  std::map<std::string, Shape> shapes = {{"token_embd.weight", {c.vocab, d}}, {"output_norm.weight", {d}}};
+  if (!c.tied_embeddings) shapes["output.weight"] = {c.vocab, d};
+  const std::pair<const char*, Shape> block[] = {
+      {"attn_norm", {d}},         {"attn_q", {q, d}},       {"attn_k", {kv, d}},
+      {"attn_v", {kv, d}},        {"attn_output", {d, q}},  {"ffn_norm", {d}},
+      {"ffn_gate", {c.d_ffn, d}}, {"ffn_up", {c.d_ffn, d}}, {"ffn_down", {d, c.d_ffn}}};
+  for (int layer = 0; layer < c.layers; ++layer) {
+    for (const auto& [name, shape] : block) shapes[fmt::format("blk.{}.{}.weight", layer, name)] = shape;
+  }
+  return shapes;
+}
+
+}  // namespace
+
+void MappedWeights::Release(const TensorView& tensor) const {
+  for (const MappedFile& file : files_) {
+    const auto bytes = file.bytes();
+    if (tensor.bytes.data() < bytes.data() || tensor.bytes.data() >= bytes.data() + bytes.size()) continue;
+    file.Release(size_t(tensor.bytes.data() - bytes.data()), tensor.bytes.size());
+  }
+}
+
+Status CheckLlamaTensors(const ModelConfig& config, const MappedWeights& weights) {
+  // Each layer has nine tensors: a claim of more layers than that is not even listed.
+  if (size_t(config.layers) > weights.tensors().size()) {
+    return MakeError("{}: {} layers but only {} tensors; the file is not a complete model", weights.path(),
+                     config.layers, weights.tensors().size());
+  }
+  const auto expected = LlamaShapes(config);
+  for (const auto& [name, shape] : expected) {
+    const TensorView* tensor = weights.Find(name);
+    if (!tensor)
+      return MakeError("{}: tensor {} is missing; the file is not a complete model", weights.path(), name);
+    if (tensor->shape != shape) {
+      return MakeError("{}: tensor {} has shape [{}], the configuration asks for [{}]; the file is damaged",
+                       weights.path(), Printable(tensor->name), fmt::join(tensor->shape, ", "),
+                       fmt::join(shape, ", "));
+    }
+    if (!InfoOf(tensor->type).dequantize) {
+      return MakeError("{}: tensor {} holds {} values, not weights; convert the model again", weights.path(),
+                       Printable(tensor->name), InfoOf(tensor->type).name);
+    }
+  }
+  for (const auto& [name, tensor] : weights.tensors()) {
+    if (expected.contains(name) || name == "rope_freqs.weight") continue;
+    return MakeError("{}: tensor {} does not belong to a plain Llama model; this variant is not supported",
+                     weights.path(), Printable(tensor.name));
+  }
+  return {};
+}
+
+}  // namespace dspark

@@ -1,0 +1,69 @@
+#include "load/model_files.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "core/mapped_file.h"
+#include "load/gguf.h"
+#include "load/gguf_model.h"
+#include "load/gguf_tokenizer.h"
+#include "load/hf_config.h"
+#include "load/hf_weights.h"
+#include "load/mapped_weights.h"
+
+namespace dspark {
+namespace {
+
+Result<ModelFiles> OpenGguf(const std::string& path) {
+  DSPARK_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  if (!LooksLikeGguf(file.bytes())) {
+    return MakeError(
+        "{}: neither a GGUF file nor a Hugging Face directory; give a .gguf file or the directory with "
+        "config.json",
+        path);
+  }
+  DSPARK_ASSIGN_OR_RETURN(const Gguf gguf, ParseGguf(file.bytes(), path));
+  ModelFiles model;
+  DSPARK_ASSIGN_OR_RETURN(model.config, ConfigFromGguf(gguf));
+  DSPARK_ASSIGN_OR_RETURN(std::optional<TokenizerSpec> spec, TokenizerSpecFromGguf(gguf));
+  if (spec) {
+    if (spec->tokens.size() > size_t(model.config.vocab)) {
+      return MakeError("{}: {} tokens but only {} rows in token_embd.weight; the file is damaged", path,
+                       spec->tokens.size(), model.config.vocab);
+    }
+    DSPARK_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::Make(std::move(*spec)));
+  }
+  DSPARK_ASSIGN_OR_RETURN(const std::string_view chat_template,
+                          gguf.GetOr<std::string_view>("tokenizer.chat_template", ""));
+  model.chat_template = chat_template;
+  MappedWeights::Tensors tensors;
+  for (const TensorView& tensor : gguf.tensors) tensors.emplace(tensor.name, tensor);
+  std::vector<MappedFile> files;
+  files.push_back(std::move(file));
+  auto weights = std::make_unique<MappedWeights>(path, std::move(files), std::move(tensors));
+  DSPARK_RETURN_IF_ERROR(CheckLlamaTensors(model.config, *weights));
+  model.weights = std::move(weights);
+  return model;
+}
+
+Result<ModelFiles> OpenDirectory(const std::string& dir) {
+  if (!std::filesystem::exists(dir + "/config.json")) {
+    return MakeError(
+        "{}: no config.json in this directory; give a .gguf file or a Hugging Face model's directory", dir);
+  }
+  ModelFiles model;
+  DSPARK_ASSIGN_OR_RETURN(model.config, ConfigFromHf(dir));
+  DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<MappedWeights> weights, OpenHfWeights(dir, model.config));
+  DSPARK_RETURN_IF_ERROR(CheckLlamaTensors(model.config, *weights));
+  model.weights = std::move(weights);
+  DSPARK_ASSIGN_OR_RETURN(model.chat_template, ChatTemplateFromHf(dir));
+  return model;
+}
+
+}  // namespace
+
+Result<ModelFiles> OpenModel(const std::string& path) {
+  return std::filesystem::is_directory(path) ? OpenDirectory(path) : OpenGguf(path);
+}
+
+}  // namespace dspark

@@ -1,0 +1,216 @@
+#include "model/dense_target.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/ops.h"
+
+namespace dspark {
+namespace {
+
+// Rows this far apart never share a cache set pattern: a power of two would.
+size_t PadStride(size_t n) { return (n + 15) / 16 * 16 + 16; }
+
+AttentionShape ShapeOf(const ModelConfig& c, const TargetLimits& limits) {
+  return {.layout = {.layers = c.layers,
+                     .kv_heads = c.kv_heads,
+                     .head_dim = c.head_dim,
+                     .block_tokens = limits.block_tokens},
+          .heads = c.heads,
+          .scale = 1 / std::sqrt(float(c.head_dim))};
+}
+
+bool IsQuantized(const PackedMatrix& w) {
+  return w.format() == WeightFormat::kInt8 || w.format() == WeightFormat::kInt4 || w.format() == WeightFormat::kInt4Min;
+}
+
+}  // namespace
+
+DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, ThreadPool& pool, const TargetLimits& limits)
+    : config_(config),
+      weights_(std::move(weights)),
+      pool_(pool),
+      limits_(limits),
+      shape_(ShapeOf(config, limits)),
+      rope_(limits.max_context, config.head_dim, config.rope_theta, config.rope_freq_divisors),
+      x_stride_(PadStride(config.d_model)),
+      qkv_stride_(PadStride(config.heads * config.head_dim)),
+      x_(limits.max_rows * x_stride_),
+      q_(limits.max_rows * qkv_stride_),
+      k_(limits.max_rows * qkv_stride_),
+      v_(limits.max_rows * qkv_stride_),
+      normed_(limits.max_rows, config.d_model),
+      attended_(limits.max_rows, config.heads * config.head_dim),
+      hidden_(limits.max_rows, config.d_ffn),
+      head_input_(limits.max_logit_rows, config.d_model),
+      up_(limits.max_rows * hidden_.stride()),
+      logits_(limits.max_logit_rows * PadStride(config.vocab)),
+      taps_(limits.max_rows * limits.max_taps * size_t(config.d_model)),
+      logits_stride_(PadStride(config.vocab)),
+      attention_(shape_, limits.max_rows, limits.max_context, pool.threads()) {
+  for (const LayerWeights& w : weights_.layers) {
+    for (const PackedMatrix* m : {&w.wq, &w.wk, &w.wv, &w.gate, &w.up}) normed_int8_ |= IsQuantized(*m);
+    attended_int8_ |= IsQuantized(w.wo);
+    hidden_int8_ |= IsQuantized(w.down);
+  }
+  head_int8_ = IsQuantized(weights_.head());
+}
+
+size_t DenseTarget::WorkspaceBytes() const {
+  return x_.Bytes() + q_.Bytes() + k_.Bytes() + v_.Bytes() + normed_.Bytes() + attended_.Bytes() + hidden_.Bytes() +
+         head_input_.Bytes() + up_.Bytes() + logits_.Bytes() + taps_.Bytes() + attention_.Bytes();
+}
+
+ForwardOutput DenseTarget::Forward(std::span<const Segment> segments, std::span<const int> tap_layers) {
+  DSPARK_CHECK_LE(int(tap_layers.size()), limits_.max_taps);
+  PlanRows(segments);
+  taps_stride_ = tap_layers.size() * config_.d_model;
+  pool_.Run([&](Worker& worker) { Run(worker, tap_layers); });
+  return {.logits = logits_.data(),
+          .logits_stride = logits_stride_,
+          .logit_rows = int(logit_rows_.size()),
+          .taps = taps_.data(),
+          .taps_stride = taps_stride_};
+}
+
+void DenseTarget::PlanRows(std::span<const Segment> segments) {
+  tokens_.clear();
+  positions_.clear();
+  attention_segments_.clear();
+  logit_rows_.clear();
+  for (const Segment& segment : segments) {
+    const int first = int(tokens_.size()), rows = int(segment.tokens.size());
+    DSPARK_CHECK_LE(segment.position + rows, std::min(segment.kv->capacity(), limits_.max_context));
+    attention_segments_.push_back({segment.kv->blocks(), first, rows, segment.position});
+    for (int i = 0; i < rows; ++i) {
+      tokens_.push_back(segment.tokens[i]);
+      positions_.push_back(segment.position + i);
+      if (i >= segment.logits_from) logit_rows_.push_back(first + i);
+    }
+  }
+  DSPARK_CHECK_LE(int(tokens_.size()), limits_.max_rows);
+  DSPARK_CHECK_LE(int(logit_rows_.size()), limits_.max_logit_rows);
+  const int rows = int(tokens_.size());
+  normed_.Resize(rows, config_.d_model);
+  attended_.Resize(rows, config_.heads * config_.head_dim);
+  hidden_.Resize(rows, config_.d_ffn);
+  head_input_.Resize(int(logit_rows_.size()), config_.d_model);
+}
+
+// The whole pass, read from top to bottom by every worker.
+void DenseTarget::Run(Worker& worker, std::span<const int> tap_layers) {
+  auto tap = tap_layers.begin();
+  const auto tap_if = [&](int layer) {
+    if (tap != tap_layers.end() && *tap == layer) Tap(worker, int(tap++ - tap_layers.begin()));
+  };
+  Embed(worker);
+  worker.Barrier();
+  tap_if(-1);
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    AttentionBlock(worker, layer);
+    FfnBlock(worker, layer);
+    tap_if(layer);
+  }
+  Head(worker);
+}
+
+void DenseTarget::Embed(const Worker& worker) {
+  const Range rows = worker.Share(int(tokens_.size()));
+  for (int r = rows.begin; r < rows.end; ++r) weights_.embedding.GetRow(tokens_[r], x_.data() + r * x_stride_);
+}
+
+// normed_ = RMS(x; weight), in fp32 and, where a matmul wants it, int8.
+void DenseTarget::Norm(const Worker& worker, const std::vector<float>& weight) {
+  const Range rows = worker.Share(int(tokens_.size()));
+  for (int r = rows.begin; r < rows.end; ++r) {
+    RmsNorm(worker.isa(), x_.data() + r * x_stride_, weight.data(), config_.d_model, config_.rms_eps, normed_.Row(r));
+    if (normed_int8_) normed_.QuantizeRow(r, worker.isa());
+  }
+}
+
+// x += Wo · Attn(RMS(x))
+void DenseTarget::AttentionBlock(Worker& worker, int layer) {
+  const LayerWeights& w = weights_.layers[layer];
+  Norm(worker, w.attn_norm);
+  worker.Barrier();
+  MatMul(worker, w.wq, normed_, q_.data(), qkv_stride_);
+  MatMul(worker, w.wk, normed_, k_.data(), qkv_stride_);
+  MatMul(worker, w.wv, normed_, v_.data(), qkv_stride_);
+  worker.Barrier();
+  RotateAndStore(worker, layer);
+  worker.Barrier();
+  Attention(worker, shape_, layer, attention_segments_, q_.data(), qkv_stride_, attended_.Row(0), attended_.stride(),
+            attention_);
+  worker.Barrier();
+  if (attended_int8_) {
+    const Range rows = worker.Share(int(tokens_.size()));
+    for (int r = rows.begin; r < rows.end; ++r) attended_.QuantizeRow(r, worker.isa());
+    worker.Barrier();
+  }
+  MatMul(worker, w.wo, attended_, x_.data(), x_stride_, Store::kAdd);
+  worker.Barrier();
+}
+
+void DenseTarget::RotateAndStore(Worker& worker, int layer) {
+  const Range rows = worker.Share(int(tokens_.size()));
+  for (int r = rows.begin; r < rows.end; ++r) {
+    const float* cos_sin = rope_.Row(positions_[r]);
+    Rope(worker.isa(), q_.data() + r * qkv_stride_, config_.heads, config_.head_dim, cos_sin, config_.rope_interleaved);
+    Rope(worker.isa(), k_.data() + r * qkv_stride_, config_.kv_heads, config_.head_dim, cos_sin,
+         config_.rope_interleaved);
+  }
+  worker.Barrier();
+  StoreKv(worker, shape_.layout, layer, attention_segments_, k_.data(), v_.data(), qkv_stride_);
+}
+
+// x += Wd · (silu(Wg · n) ⊙ Wu · n), n = RMS(x)
+void DenseTarget::FfnBlock(Worker& worker, int layer) {
+  const LayerWeights& w = weights_.layers[layer];
+  const int count = int(tokens_.size());
+  Norm(worker, w.ffn_norm);
+  worker.Barrier();
+  MatMul(worker, w.gate, normed_, hidden_.Row(0), hidden_.stride());
+  MatMul(worker, w.up, normed_, up_.data(), hidden_.stride());
+  // Gate and up gave this worker the same columns: no barrier.
+  const Range columns = MatMulColumns(worker, config_.d_ffn);
+  for (int r = 0; r < count; ++r) {
+    SwiGlu(worker.isa(), hidden_.Row(r) + columns.begin, up_.data() + r * hidden_.stride() + columns.begin,
+           columns.size());
+  }
+  worker.Barrier();
+  if (hidden_int8_) {
+    const Range rows = worker.Share(count);
+    for (int r = rows.begin; r < rows.end; ++r) hidden_.QuantizeRow(r, worker.isa());
+    worker.Barrier();
+  }
+  MatMul(worker, w.down, hidden_, x_.data(), x_stride_, Store::kAdd);
+  worker.Barrier();
+}
+
+// logits = head · RMS(x) for the rows that want them.
+void DenseTarget::Head(Worker& worker) {
+  const int count = int(logit_rows_.size());
+  if (count == 0) return;
+  const Range rows = worker.Share(count);
+  for (int i = rows.begin; i < rows.end; ++i) {
+    RmsNorm(worker.isa(), x_.data() + logit_rows_[i] * x_stride_, weights_.output_norm.data(), config_.d_model,
+            config_.rms_eps, head_input_.Row(i));
+    if (head_int8_) head_input_.QuantizeRow(i, worker.isa());
+  }
+  worker.Barrier();
+  MatMul(worker, weights_.head(), head_input_, logits_.data(), logits_stride_);
+}
+
+void DenseTarget::Tap(const Worker& worker, int slot) {
+  const Range rows = worker.Share(int(tokens_.size()));
+  for (int r = rows.begin; r < rows.end; ++r) {
+    std::copy_n(x_.data() + r * x_stride_, config_.d_model, taps_.data() + r * taps_stride_ + slot * config_.d_model);
+  }
+}
+
+Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool, const TargetLimits& limits) {
+  DSPARK_ASSIGN_OR_RETURN(ModelWeights weights, PackWeights(files, pool));
+  return std::unique_ptr<Target>(std::make_unique<DenseTarget>(files.config, std::move(weights), pool, limits));
+}
+
+}  // namespace dspark

@@ -1,0 +1,67 @@
+// The dense decoder-only transformer (Llama, SmolLM2): targets.md §3.
+#pragma once
+
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/matmul.h"
+#include "kernels/rope.h"
+#include "model/target.h"
+#include "model/weights.h"
+
+namespace dspark {
+
+class DenseTarget : public Target {
+ public:
+  DenseTarget(const ModelConfig& config, ModelWeights weights, ThreadPool& pool, const TargetLimits& limits);
+
+  const ModelConfig& config() const override { return config_; }
+  const TargetLimits& limits() const override { return limits_; }
+  KvLayout kv_layout() const override { return shape_.layout; }
+  TargetMemory memory() const override { return {weights_.Bytes(), WorkspaceBytes()}; }
+  Isa isa() const override { return pool_.isa(); }
+  ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) override;
+
+ private:
+  void PlanRows(std::span<const Segment> segments);
+  size_t WorkspaceBytes() const;
+
+  // The phases of a pass, run by every worker. R = rows of the batch.
+  void Run(Worker& worker, std::span<const int> tap_layers);
+  void Embed(const Worker& worker);
+  void AttentionBlock(Worker& worker, int layer);
+  void FfnBlock(Worker& worker, int layer);
+  void Head(Worker& worker);
+  void Norm(const Worker& worker, const std::vector<float>& weight);
+  void RotateAndStore(Worker& worker, int layer);
+  void Tap(const Worker& worker, int slot);
+
+  const ModelConfig config_;
+  const ModelWeights weights_;
+  ThreadPool& pool_;
+  const TargetLimits limits_;
+  const AttentionShape shape_;
+  const RopeTable rope_;
+
+  // The batch, as PlanRows lays it out.
+  std::vector<int32_t> tokens_, positions_;  // [R]
+  std::vector<AttentionSegment> attention_segments_;
+  std::vector<int> logit_rows_;              // rows that give logits, in order
+
+  // Workspace.
+  size_t x_stride_ = 0, qkv_stride_ = 0, ffn_stride_ = 0;
+  Buffer<float> x_;            // [R, d] residual stream
+  Buffer<float> q_, k_, v_;    // [R, qkv_stride_]
+  Activations normed_;         // [R, d]
+  Activations attended_;       // [R, H * hd]
+  Activations hidden_;         // [R, d_ffn]: silu(gate) * up
+  Activations head_input_;     // [logit rows, d]
+  bool normed_int8_ = false, attended_int8_ = false, hidden_int8_ = false, head_int8_ = false;  // read as int8
+  Buffer<float> up_;           // [R, d_ffn]
+  Buffer<float> logits_;       // [logit rows, V]
+  Buffer<float> taps_;         // [R, taps * d]
+  size_t logits_stride_ = 0, taps_stride_ = 0;
+  AttentionWorkspace attention_;
+};
+
+}  // namespace dspark

@@ -1,0 +1,226 @@
+#include "verify/sampling.h"
+
+#include <algorithm>
+#include <climits>
+#include <limits>
+#include <numeric>
+
+#include "core/check.h"
+#include "kernels/ops.h"
+
+namespace dspark {
+namespace {
+
+// The last token that survives in the order "more probable first, then lower id".
+struct Cut {
+  float prob = 0;
+  int32_t id = INT_MAX;
+};
+
+Status CheckRange(const char* name, float value, float low, float high) {
+  if (value >= low && value <= high) return {};  // false for NaN
+  return MakeError("{} is {}; it must lie between {} and {}", name, value, low, high);
+}
+
+void ApplyPenalties(std::span<float> logits, const SamplingParams& params, const TokenHistory& history) {
+  for (int32_t token : history.tokens()) {
+    if (history.Seen(token) == 0) continue;
+    float& logit = logits[size_t(token)];
+    logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+    const int generated = history.Generated(token);
+    logit -= params.frequency_penalty * float(generated);
+    if (generated > 0) logit -= params.presence_penalty;
+  }
+}
+
+// Ascending ids below the vocabulary, one per token, can only be 0, 1, 2 …
+void NumberIds(size_t vocab, std::vector<int32_t>* ids) {
+  if (ids->size() == vocab) return;
+  ids->resize(vocab);
+  std::iota(ids->begin(), ids->end(), 0);
+}
+
+// The shortest prefix of `probs` (descending) that top-p and min-p keep.
+size_t KeptPrefix(std::span<const float> probs, const SamplingParams& params) {
+  size_t kept = 0;
+  double mass = 0;
+  while (kept < probs.size() &&
+         (kept == 0 || (mass < params.top_p && probs[kept] >= params.min_p * probs[0]))) {
+    mass += probs[kept++];
+  }
+  return kept;
+}
+
+void TruncateTopK(Isa isa, std::span<const float> logits, const SamplingParams& params, Distribution* out) {
+  const float inverse_temperature = 1 / params.temperature;
+  out->ids.resize(size_t(params.top_k));
+  out->probs.resize(size_t(params.top_k));
+  TopK(isa, logits, params.top_k, out->ids.data(), out->probs.data());
+  if (params.top_p < 1 || params.min_p > 0) {
+    Softmax(isa, out->probs, inverse_temperature, out->probs.data());
+    const size_t kept = KeptPrefix(out->probs, params);
+    out->ids.resize(kept);
+    out->probs.resize(kept);
+  }
+  std::sort(out->ids.begin(), out->ids.end());
+  for (size_t i = 0; i < out->ids.size(); ++i) out->probs[i] = logits[size_t(out->ids[i])];
+  Softmax(isa, out->probs, inverse_temperature, out->probs.data());
+}
+
+// The last token of the smallest set of most probable tokens whose mass reaches top_p: quickselect by mass.
+// `candidates` holds a superset of that set and is reordered.
+Cut SelectNucleus(std::span<const float> probs, double top_p, std::span<int32_t> candidates) {
+  const auto before = [&](int32_t a, int32_t b) {
+    const float pa = probs[size_t(a)], pb = probs[size_t(b)];
+    return pa > pb || (pa == pb && a < b);
+  };
+  Cut cut;          // survives every narrowing: if rounding hides the boundary, one token too many is kept
+  double mass = 0;  // of the tokens before `first`, all of which are kept
+  auto first = candidates.begin(), last = candidates.end();
+  while (first != last) {
+    int32_t three[] = {*first, first[(last - first) / 2], last[-1]};
+    std::sort(three, three + 3, before);
+    const int32_t pivot = three[1];
+    const auto split = std::partition(first, last, [&](int32_t id) { return before(id, pivot); });
+    std::iter_swap(split, std::find(split, last, pivot));
+    double upper = 0;
+    for (auto i = first; i != split; ++i) upper += probs[size_t(*i)];
+    const Cut at_pivot{probs[size_t(pivot)], pivot};
+    if (mass + upper >= top_p) {
+      cut = at_pivot;
+      last = split;
+    } else {
+      mass += upper + at_pivot.prob;
+      if (mass >= top_p) return at_pivot;
+      first = split + 1;
+    }
+  }
+  return cut;
+}
+
+// Top-p over the whole vocabulary, without sorting it. All tokens below (1 - top_p) / vocab together weigh
+// less than 1 - top_p, so the nucleus lies among the others; the factor ½ covers rounding of the sum.
+Cut FindNucleus(float top_p, Distribution* out) {
+  const std::span<const float> probs = out->probs;
+  const float least = 0.5f * (1 - top_p) / float(probs.size());
+  std::vector<int32_t>& candidates = out->ids;
+  candidates.resize(probs.size());
+  size_t count = 0;
+  for (size_t i = 0; i < probs.size(); ++i) {
+    candidates[count] = int32_t(i);
+    count += probs[i] >= least;
+  }
+  return SelectNucleus(probs, top_p, std::span(candidates).first(count));
+}
+
+// Eight partial sums: exact enough, and eight times as fast as one chain of additions.
+double Sum(std::span<const float> values) {
+  double partial[8] = {};
+  size_t i = 0;
+  for (; i + 8 <= values.size(); i += 8) {
+    for (size_t j = 0; j < 8; ++j) partial[j] += values[i + j];
+  }
+  for (size_t j = 0; i < values.size(); ++i, ++j) partial[j] += values[i];
+  return std::accumulate(partial, partial + 8, 0.0);
+}
+
+// Keeps what stands above both the cut and the floor, in id order, and normalises it.
+void Keep(Cut cut, float floor, Distribution* out) {
+  const size_t vocab = out->probs.size();
+  out->ids.resize(vocab);
+  size_t kept = 0;
+  for (size_t i = 0; i < vocab; ++i) {
+    const float p = out->probs[i];
+    out->ids[kept] = int32_t(i);
+    out->probs[kept] = p;
+    kept += (p >= floor) & ((p > cut.prob) | ((p == cut.prob) & (int32_t(i) <= cut.id)));
+  }
+  out->ids.resize(kept);
+  out->probs.resize(kept);
+  const float scale = float(1 / Sum(out->probs));
+  for (float& p : out->probs) p *= scale;
+}
+
+void TruncateDense(Isa isa, const SamplingParams& params, Distribution* out) {
+  const float largest = out->probs[size_t(ArgMax(isa, out->probs))];
+  const Cut cut = params.top_p < 1 ? FindNucleus(params.top_p, out) : Cut{};
+  Keep(cut, std::max(params.min_p * largest, std::numeric_limits<float>::min()), out);
+}
+
+void MakeOneHot(int32_t token, Distribution* out) {
+  out->ids.assign(1, token);
+  out->probs.assign(1, 1.0f);
+}
+
+}  // namespace
+
+Status Validate(const SamplingParams& params, int vocab) {
+  DSPARK_RETURN_IF_ERROR(CheckRange("temperature", params.temperature, 0, 100));
+  if (params.top_k < 0) return MakeError("top_k is {}; it must be 0 (off) or more", params.top_k);
+  DSPARK_RETURN_IF_ERROR(CheckRange("top_p", params.top_p, 0, 1));
+  DSPARK_RETURN_IF_ERROR(CheckRange("min_p", params.min_p, 0, 1));
+  DSPARK_RETURN_IF_ERROR(CheckRange("repetition_penalty", params.repetition_penalty, 0.01f, 100));
+  DSPARK_RETURN_IF_ERROR(CheckRange("presence_penalty", params.presence_penalty, -2, 2));
+  DSPARK_RETURN_IF_ERROR(CheckRange("frequency_penalty", params.frequency_penalty, -2, 2));
+  for (const auto& [token, bias] : params.logit_bias) {
+    if (token < 0 || token >= vocab) {
+      return MakeError("logit_bias names token {}; tokens lie between 0 and {}", token, vocab - 1);
+    }
+    DSPARK_RETURN_IF_ERROR(CheckRange("logit_bias", bias, -100, 100));
+  }
+  return {};
+}
+
+float Distribution::ProbabilityOf(int32_t token) const {
+  const size_t dense = size_t(token);
+  if (dense < ids.size() && ids[dense] == token) return probs[dense];
+  const auto at = std::lower_bound(ids.begin(), ids.end(), token);
+  return at != ids.end() && *at == token ? probs[size_t(at - ids.begin())] : 0;
+}
+
+int32_t Distribution::Sample(double u) const {
+  DSPARK_CHECK(!ids.empty());
+  constexpr size_t kBlock = 64;
+  double below = 0;
+  size_t end = 0;
+  while (end < ids.size()) {
+    const size_t begin = end;
+    end = std::min(begin + kBlock, ids.size());
+    const double mass = Sum(std::span(probs).subspan(begin, end - begin));
+    if (below + mass > u) {
+      for (size_t i = begin; i < end; ++i) {
+        below += probs[i];
+        if (below > u) return ids[i];
+      }
+      break;
+    }
+    below += mass;
+  }
+  // Rounding left the sum at or below u: the last token of those summed that is possible at all.
+  while (end > 1 && !(probs[end - 1] > 0)) --end;
+  return ids[end - 1];
+}
+
+void ServedDistribution(Isa isa, std::span<float> logits, const SamplingParams& params,
+                        const TokenHistory* history, Distribution* out) {
+  for (const auto& [token, bias] : params.logit_bias) logits[size_t(token)] += bias;
+  if (params.NeedsHistory()) {
+    DSPARK_CHECK(history != nullptr);
+    ApplyPenalties(logits, params, *history);
+  }
+  if (params.Greedy()) {
+    MakeOneHot(ArgMax(isa, logits), out);
+  } else if (params.top_k > 0 && size_t(params.top_k) < logits.size()) {
+    TruncateTopK(isa, logits, params, out);
+  } else {
+    out->probs.resize(logits.size());
+    Softmax(isa, logits, 1 / params.temperature, out->probs.data());
+    if (params.top_p < 1 || params.min_p > 0) {
+      TruncateDense(isa, params, out);
+    } else {
+      NumberIds(logits.size(), &out->ids);
+    }
+  }
+}
+
+}  // namespace dspark

@@ -1,0 +1,357 @@
+// The engine on the seeded tiny model: replies depend on nothing but the request.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "chi_square.h"
+#include "draft/prompt_lookup.h"
+#include "tiny_model.h"
+
+namespace dspark::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+struct Reply {
+  std::vector<int32_t> tokens;
+  std::string text;
+  FinishReason finish = FinishReason::kNone;
+  SequenceStats stats;
+  std::vector<TokenEvent> events;
+};
+
+// Takes an engine's events apart by sequence.
+void Collect(std::span<const TokenEvent> events, std::map<SequenceId, Reply>* replies) {
+  for (const TokenEvent& event : events) {
+    Reply& reply = (*replies)[event.sequence];
+    EXPECT_EQ(reply.finish, FinishReason::kNone) << "an event after the end";
+    if (event.token >= 0) reply.tokens.push_back(event.token);
+    reply.text += event.text;
+    reply.finish = event.finish;
+    if (event.stats) reply.stats = *event.stats;
+    reply.events.push_back(event);
+  }
+}
+
+std::map<SequenceId, Reply> RunAll(Engine& engine) {
+  std::map<SequenceId, Reply> replies;
+  while (!engine.Idle()) Collect(engine.Step(), &replies);
+  return replies;
+}
+
+Reply RunOne(Engine& engine, Request request) {
+  const auto id = engine.Submit(std::move(request));
+  EXPECT_TRUE(id.ok()) << id.error().text;
+  return RunAll(engine)[id.value()];
+}
+
+Request RandomRequest(uint32_t seed, int vocab) {
+  std::mt19937 random(seed);
+  Request request;
+  request.prompt.resize(1 + random() % 60);
+  // Few different tokens, so that prompt look-up finds something.
+  for (auto& token : request.prompt) token = int32_t(3 + random() % 6);
+  request.prompt[0] = int32_t(random() % uint32_t(vocab));
+  request.max_tokens = int(1 + random() % 50);
+  request.seed = seed;
+  request.sampling.temperature = 0;
+  request.ignore_eos = true;
+  if (seed % 3 == 1) request.sampling = {.temperature = 0.9f, .top_k = 40, .top_p = 0.95f};
+  if (seed % 3 == 2) {
+    request.sampling = {.temperature = 0.7f, .min_p = 0.02f, .repetition_penalty = 1.2f, .presence_penalty = 0.3f,
+                        .frequency_penalty = 0.2f, .logit_bias = {{5, 1.5f}}};
+  }
+  return request;
+}
+
+Reply Plain(TinyModel& model, const Request& request) {
+  Engine engine(*model.target, *model.blocks, nullptr, model.files.tokenizer.get(), {}, {});
+  return RunOne(engine, request);
+}
+
+// Proposes anything: right tokens for a while, then wrong ones; the model's text when it is told it.
+class ScriptedDrafter : public Drafter {
+ public:
+  enum class Kind { kRandom, kOracle, kSampled };
+  ScriptedDrafter(Kind kind, int vocab) : kind_(kind), vocab_(vocab) {}
+  void Tell(SequenceId id, std::vector<int32_t> reply) { oracle_[id] = std::move(reply); }
+
+  int max_tokens() const override { return 15; }
+  void Begin(SequenceId id, std::span<const int32_t> prompt) override { state_[id] = {prompt.size(), 0}; }
+  void Propose(std::span<ProposeRequest> requests) override {
+    for (const ProposeRequest& r : requests) {
+      EXPECT_EQ(r.proposal->size(), 0);
+      for (int k = 0; k < r.max_tokens; ++k) Draft(r.sequence, k, r.proposal);
+    }
+  }
+  void Observe(std::span<const ObservedRows> rows) override {
+    for (const ObservedRows& r : rows) state_[r.sequence].generated += r.tokens.size();
+  }
+  void End(SequenceId id) override { EXPECT_EQ(state_.erase(id), 1u); }
+  size_t open() const { return state_.size(); }
+
+ private:
+  struct State {
+    size_t prompt = 0, generated = 0;
+  };
+
+  void Draft(SequenceId id, int k, Proposal* proposal) {
+    const auto& script = oracle_[id];
+    const size_t at = state_[id].generated + k;
+    if (kind_ == Kind::kOracle && at < script.size() && random_() % 8 != 0) {
+      proposal->tokens.push_back(script[at]);
+    } else if (kind_ == Kind::kSampled) {
+      // q: four tokens with unequal weights, the draft drawn from it.
+      SparseDistribution q{{3, 40, 77, 200}, {0.5f, 0.25f, 0.125f, 0.125f}};
+      const uint32_t eighth = random_() % 8;
+      proposal->tokens.push_back(q.ids[eighth < 4 ? 0 : eighth < 6 ? 1 : eighth - 4]);
+      proposal->q.push_back(q);
+    } else {
+      proposal->tokens.push_back(int32_t(random_() % uint32_t(vocab_)));
+    }
+  }
+
+  Kind kind_;
+  int vocab_;
+  std::mt19937 random_{7};
+  std::map<SequenceId, std::vector<int32_t>> oracle_;
+  std::map<SequenceId, State> state_;
+};
+
+TEST(Engine, OneHotDraftsLeaveEveryReplyAsItIs) {
+  TinyModel model;
+  for (const auto kind : {ScriptedDrafter::Kind::kRandom, ScriptedDrafter::Kind::kOracle}) {
+    for (const int fixed : {-1, 0, 1, 3, 7, 15}) {
+      ScriptedDrafter drafter(kind, model.vocab());
+      Engine engine(*model.target, *model.blocks, &drafter, model.files.tokenizer.get(), CheapRows(),
+                    {.fixed_draft = fixed});
+      for (uint32_t seed = 0; seed < 9; ++seed) {
+        const Request request = RandomRequest(seed, model.vocab());
+        const Reply plain = Plain(model, request);
+        const auto id = engine.Submit(request);
+        ASSERT_TRUE(id.ok());
+        drafter.Tell(*id, plain.tokens);
+        const Reply reply = RunAll(engine)[*id];
+        EXPECT_EQ(reply.tokens, plain.tokens) << "seed " << seed << " fixed " << fixed;
+        EXPECT_EQ(reply.text, plain.text);
+        EXPECT_EQ(reply.finish, plain.finish);
+        if (kind == ScriptedDrafter::Kind::kOracle && fixed == 7 && request.max_tokens > 20) {
+          EXPECT_GT(reply.stats.Tau(), 2.0) << "the oracle's drafts should be kept";
+        }
+      }
+      EXPECT_EQ(drafter.open(), 0u);
+      EXPECT_EQ(model.blocks->free_blocks(), model.blocks->blocks());
+    }
+  }
+}
+
+TEST(Engine, PromptLookupLeavesEveryReplyAsItIs) {
+  TinyModel model;
+  PromptLookup drafter;
+  Engine engine(*model.target, *model.blocks, &drafter, model.files.tokenizer.get(), CheapRows(), {});
+  int accepted = 0;
+  for (uint32_t seed = 0; seed < 30; ++seed) {
+    const Request request = RandomRequest(seed, model.vocab());
+    const Reply plain = Plain(model, request), reply = RunOne(engine, request);
+    EXPECT_EQ(reply.tokens, plain.tokens) << "seed " << seed;
+    accepted += reply.stats.accepted;
+  }
+  EXPECT_GT(accepted, 0) << "no draft was ever kept: the test shows nothing";
+}
+
+TEST(Engine, RepliesDoNotDependOnCompany) {
+  TinyModel model;
+  std::vector<Request> requests;
+  std::vector<Reply> alone;
+  for (uint32_t seed = 0; seed < 24; ++seed) {
+    requests.push_back(RandomRequest(seed, model.vocab()));
+    alone.push_back(Plain(model, requests.back()));
+  }
+  // Fewer places and blocks than requests, small prefill chunks, joining at random steps.
+  TinyModelOptions tight;
+  tight.blocks = 20;
+  TinyModel small(tight);
+  PromptLookup drafter;
+  Engine engine(*small.target, *small.blocks, &drafter, small.files.tokenizer.get(), CheapRows(),
+                {.max_sequences = 5, .prefill_rows = 7});
+  std::mt19937 random(3);
+  std::map<SequenceId, Reply> replies;
+  std::map<SequenceId, size_t> index;
+  size_t next = 0;
+  while (next < requests.size() || !engine.Idle()) {
+    while (next < requests.size() && random() % 3 == 0) {
+      const auto id = engine.Submit(requests[next]);
+      ASSERT_TRUE(id.ok()) << id.error().text;
+      index[*id] = next++;
+    }
+    Collect(engine.Step(), &replies);
+  }
+  ASSERT_EQ(replies.size(), requests.size());
+  for (const auto& [id, reply] : replies) {
+    EXPECT_EQ(reply.tokens, alone[index[id]].tokens) << "request " << index[id];
+    EXPECT_EQ(reply.text, alone[index[id]].text);
+  }
+  EXPECT_EQ(small.blocks->free_blocks(), small.blocks->blocks());
+}
+
+TEST(Engine, DraftsAreParkedWhereRowsAreDear) {
+  TinyModel model;
+  PromptLookup drafter;
+  Engine engine(*model.target, *model.blocks, &drafter, nullptr, DearRows(), {});
+  Request request = RandomRequest(0, model.vocab());
+  request.max_tokens = 50;
+  EXPECT_EQ(RunOne(engine, request).stats.drafted, 0);
+}
+
+// Rejection with sampled drafts: the joint distribution of the first two tokens against the model's own, by χ².
+TEST(Engine, SampledDraftsKeepTheDistribution) {
+  TinyModel model;
+  Request request;
+  request.prompt = {10, 40, 77, 12};
+  request.max_tokens = 2;
+  request.ignore_eos = true;
+  request.sampling = {.temperature = 1.5f, .top_k = 4};
+  const int kDraws = 20000;
+  std::map<std::pair<int, int>, double> plain, speculative;
+  ScriptedDrafter drafter(ScriptedDrafter::Kind::kSampled, model.vocab());
+  EngineOptions options{.max_sequences = 16, .fixed_draft = 3};
+  for (const bool draft : {false, true}) {
+    Engine engine(*model.target, *model.blocks, draft ? &drafter : nullptr, nullptr, {}, options);
+    for (int i = 0; i < kDraws; ++i) {
+      request.seed = uint64_t(i) + (draft ? 1000000 : 0);
+      ASSERT_TRUE(engine.Submit(request).ok());
+    }
+    for (const auto& [id, reply] : RunAll(engine)) {
+      ASSERT_EQ(reply.tokens.size(), 2u);
+      (draft ? speculative : plain)[{reply.tokens[0], reply.tokens[1]}] += 1;
+    }
+  }
+  EXPECT_GT(TwoSampleChiSquareP(plain, speculative), 1e-4);
+}
+
+TEST(Engine, EndsInsideAnAcceptedBlock) {
+  TinyModel model;
+  Request request = RandomRequest(0, model.vocab());
+  request.max_tokens = 40;
+  const Reply whole = Plain(model, request);
+  ASSERT_EQ(whole.finish, FinishReason::kLength);
+  ASSERT_EQ(whole.tokens.size(), 40u);
+  for (const int at : {1, 2, 5, 9, 20}) {
+    Request cut = request;
+    cut.stop_tokens = {whole.tokens[at]};
+    const Reply plain = Plain(model, cut);
+    ScriptedDrafter drafter(ScriptedDrafter::Kind::kOracle, model.vocab());
+    Engine engine(*model.target, *model.blocks, &drafter, model.files.tokenizer.get(), {}, {.fixed_draft = 15});
+    const auto id = engine.Submit(cut);
+    drafter.Tell(*id, whole.tokens);
+    const Reply reply = RunAll(engine)[*id];
+    EXPECT_EQ(reply.finish, FinishReason::kStop);
+    EXPECT_EQ(reply.tokens, plain.tokens);
+    EXPECT_EQ(reply.tokens.back(), whole.tokens[at]);
+    EXPECT_EQ(reply.stats.completion_tokens, int(reply.tokens.size()));
+    EXPECT_LE(reply.stats.accepted, reply.stats.drafted);
+  }
+}
+
+TEST(Engine, MaxTokensAndContextEnd) {
+  TinyModel model;
+  PromptLookup drafter;
+  for (const int max_tokens : {1, 2, 3, 17, 1000}) {
+    Engine engine(*model.target, *model.blocks, &drafter, nullptr, CheapRows(), {});
+    Request request = RandomRequest(0, model.vocab());
+    request.max_tokens = max_tokens;
+    const Reply reply = RunOne(engine, request);
+    const int room = model.target->limits().max_context - int(request.prompt.size());
+    EXPECT_EQ(int(reply.tokens.size()), std::min(max_tokens, room));
+    EXPECT_EQ(reply.finish, FinishReason::kLength);
+  }
+}
+
+TEST(Engine, StopStringsEndTheTextBeforeThem) {
+  TinyModel model;
+  Request request = RandomRequest(0, model.vocab());
+  request.max_tokens = 40;
+  const Reply whole = Plain(model, request);
+  ASSERT_GT(whole.text.size(), 12u);
+  request.stop = {"\x01never\x01", whole.text.substr(5, 4)};
+  const Reply cut = Plain(model, request);
+  EXPECT_EQ(cut.finish, FinishReason::kStop);
+  EXPECT_EQ(cut.text, whole.text.substr(0, whole.text.find(request.stop[1])));
+  EXPECT_LT(cut.tokens.size(), whole.tokens.size());
+}
+
+TEST(Engine, LogprobsAreTheModelsOwn) {
+  TinyModel model;
+  Request request = RandomRequest(2, model.vocab());  // penalties and bias, which log-probabilities must not show
+  request.max_tokens = 12;
+  request.top_logprobs = 3;
+  PromptLookup drafter;
+  Engine engine(*model.target, *model.blocks, &drafter, nullptr, CheapRows(), {});
+  const Reply reply = RunOne(engine, request);
+  ASSERT_EQ(reply.events.size(), 12u);
+
+  KvTable kv(*model.blocks);
+  std::vector<int32_t> tokens = request.prompt;
+  tokens.insert(tokens.end(), reply.tokens.begin(), reply.tokens.end());
+  for (size_t i = 0; i + 1 < tokens.size(); ++i) {
+    ASSERT_TRUE(kv.Reserve(int(i) + 1));
+    const Segment segment{.tokens = {&tokens[i], 1}, .position = int(i), .kv = &kv};
+    const float* logits = model.target->Forward({&segment, 1}, {}).logits;
+    if (i + 1 < request.prompt.size()) continue;
+    double sum = 0;
+    for (int v = 0; v < model.vocab(); ++v) sum += std::exp(double(logits[v]));
+    const TokenEvent& event = reply.events[i + 1 - request.prompt.size()];
+    EXPECT_NEAR(event.logprob.logprob, logits[tokens[i + 1]] - std::log(sum), 1e-4);
+    ASSERT_EQ(event.top.size(), 3u);
+    EXPECT_NEAR(event.top[0].logprob, *std::max_element(logits, logits + model.vocab()) - std::log(sum), 1e-4);
+    EXPECT_GE(event.top[0].logprob, event.top[1].logprob);
+  }
+}
+
+TEST(Engine, CancelEndsOneAndLeavesTheOthers) {
+  TinyModel model;
+  Engine engine(*model.target, *model.blocks, nullptr, nullptr, {}, {.max_sequences = 2});
+  std::vector<SequenceId> ids;
+  for (uint32_t seed : {0u, 3u, 6u}) {
+    Request request = RandomRequest(seed, model.vocab());
+    request.max_tokens = 30;
+    ids.push_back(*engine.Submit(request));
+  }
+  std::map<SequenceId, Reply> replies;
+  for (int i = 0; i < 5; ++i) Collect(engine.Step(), &replies);
+  engine.Cancel(ids[0]);
+  engine.Cancel(ids[2]);  // still waiting
+  engine.Cancel(12345);
+  while (!engine.Idle()) Collect(engine.Step(), &replies);
+  EXPECT_EQ(replies[ids[0]].finish, FinishReason::kCancelled);
+  EXPECT_EQ(replies[ids[2]].finish, FinishReason::kCancelled);
+  EXPECT_TRUE(replies[ids[2]].tokens.empty());
+  EXPECT_EQ(replies[ids[1]].tokens.size(), 30u);
+  EXPECT_EQ(model.blocks->free_blocks(), model.blocks->blocks());
+}
+
+TEST(Engine, BadRequestsAreErrorsThatNameTheFault) {
+  TinyModel model;
+  Engine engine(*model.target, *model.blocks, nullptr, nullptr, {}, {});
+  const auto fault = [&](auto change) {
+    Request request = RandomRequest(0, model.vocab());
+    change(request);
+    const auto id = engine.Submit(std::move(request));
+    return id.ok() ? std::string("accepted") : id.error().text;
+  };
+  EXPECT_THAT(fault([](Request& r) { r.prompt.clear(); }), HasSubstr("no tokens"));
+  EXPECT_THAT(fault([](Request& r) { r.prompt.assign(256, 3); }), HasSubstr("context holds 256"));
+  EXPECT_THAT(fault([](Request& r) { r.prompt = {1, -4}; }), HasSubstr("prompt token 1 is -4"));
+  EXPECT_THAT(fault([](Request& r) { r.max_tokens = 0; }), HasSubstr("max_tokens is 0"));
+  EXPECT_THAT(fault([](Request& r) { r.sampling.temperature = -1; }), HasSubstr("temperature"));
+  EXPECT_THAT(fault([](Request& r) { r.stop = {"x"}; }), HasSubstr("tokenizer"));
+  EXPECT_TRUE(engine.Idle());
+}
+
+}  // namespace
+}  // namespace dspark::test
