@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""dspark against llama.cpp on the same GGUF files, run by run in turn; medians, ratios, JSON and a Markdown table.
+
+    bench/compare_llama/compare.py [--dspark build/release/dspark] [--models default q8_0 ...] [--threads 1 2]
+
+Both sides do the same work (see llama_bench.py) and print the same JSON. Builds llama-cpp-python with prepare.sh and
+writes the model files that are missing into the cache directory (2.9 GB for all). Wants a quiet machine: the load
+average before is recorded. Writes bench/results/compare_llama.{json,md}.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "dspark")
+# name: (file, what makes it: a tool and its arguments before the output's name)
+MODELS = {
+    "default": (CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf", None),
+    "default_q8_0": (CACHE / "bench" / "default.Q8_0.gguf", ["requantize_gguf.py", "q8_0"]),
+    "default_q4_0": (CACHE / "bench" / "default.Q4_0.gguf", ["requantize_gguf.py", "q4_0"]),
+    "1.7b_q8_0": (CACHE / "bench" / "random_1.7b.Q8_0.gguf", ["make_random_gguf.py", "1.7b", "q8_0"]),
+    "1.7b_q4_0": (CACHE / "bench" / "random_1.7b.Q4_0.gguf", ["make_random_gguf.py", "1.7b", "q4_0"]),
+}
+VARIANTS_OF_DEFAULT = ["default", "default_q8_0", "default_q4_0"]
+
+
+def output_of(command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(map(str, command))}\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def model_file(name, python):
+    path, maker = MODELS[name]
+    if not path.exists():
+        if maker is None:
+            sys.exit(f"{path} is missing: run `dspark pull`")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tool, *arguments = maker
+        output_of([python, ROOT / "tools" / tool, *arguments, path])
+    return path
+
+
+def milliseconds(report):
+    """{rows: ms} of a report of either side."""
+    return {result["rows"]: result["ms"] for result in report["results"]}
+
+
+def medians(runs):
+    return {rows: statistics.median(run[rows] for run in runs) for rows in runs[0]}
+
+
+def measure(name, threads, args, python):
+    """One row of the comparison: both sides in turn, `runs` times."""
+    path, sides = model_file(name, python), {"llama": [], "dspark": []}
+    for run in range(args.runs):
+        print(f"{name}, {threads} threads, run {run + 1} of {args.runs}", file=sys.stderr)
+        llama = json.loads(output_of([python, HERE / "llama_bench.py", path, "--threads", threads]))
+        dspark = json.loads(output_of([args.dspark, "bench", "--json", "-m", path, "-t", threads]))
+        sides["llama"].append(milliseconds(llama))
+        sides["dspark"].append(milliseconds(dspark))
+    rows = sorted(sides["llama"][0].keys() & sides["dspark"][0].keys())
+    return {"model": name, "threads": threads, "bytes": path.stat().st_size, "rows": rows, "runs": sides,
+            "machine": dspark["machine"], "llama_version": llama["version"], "llama_system": llama["system"],
+            "ms": {side: medians(runs) for side, runs in sides.items()}}
+
+
+def table(entry):
+    """ms per pass and tokens per second of both sides, and how many times faster dspark is."""
+    llama, dspark = entry["ms"]["llama"], entry["ms"]["dspark"]
+    lines = [f"### {entry['model']}, {entry['threads']} threads", "",
+             "| rows | llama.cpp ms | tok/s | dspark ms | tok/s | dspark is faster by |", "|---|---|---|---|---|---|"]
+    for rows in entry["rows"]:
+        lines.append(f"| {rows} | {llama[rows]:.2f} | {rows / llama[rows] * 1e3:.0f} | {dspark[rows]:.2f} | "
+                     f"{rows / dspark[rows] * 1e3:.0f} | {llama[rows] / dspark[rows]:.2f}× |")
+    growth = [f"{rows} rows cost {dspark[rows] / dspark[1]:.2f} single ones (llama.cpp: {llama[rows] / llama[1]:.2f})"
+              for rows in (4, 8) if rows in entry["rows"]]
+    return lines + ["", "; ".join(growth) + "."] if growth else lines
+
+
+def best_variant_table(entries, threads):
+    """dspark on the default file against llama.cpp on whichever variant of it is the fastest there."""
+    variants = [e for e in entries if e["model"] in VARIANTS_OF_DEFAULT and e["threads"] == threads]
+    ours = next((e for e in variants if e["model"] == "default"), None)
+    if ours is None or len(variants) < 2:
+        return []
+    lines = [f"### default against llama.cpp's best variant, {threads} threads", "",
+             "| rows | best variant | llama.cpp ms | dspark ms | dspark is faster by |", "|---|---|---|---|---|"]
+    for rows in ours["rows"]:
+        best = min(variants, key=lambda e: e["ms"]["llama"][rows])
+        theirs, mine = best["ms"]["llama"][rows], ours["ms"]["dspark"][rows]
+        lines.append(f"| {rows} | {best['model']} | {theirs:.2f} | {mine:.2f} | {theirs / mine:.2f}× |")
+    return lines
+
+
+def markdown(report):
+    first = report["entries"][0]
+    machine = first["machine"]
+    parts = [["# dspark and llama.cpp on the same files", "",
+              f"{machine['cpu']}, {machine['isa']}, DRAM {machine['dram_gb_per_s']:.1f} GB/s, load average before: "
+              f"{report['load_average_before']:.2f}. llama-cpp-python {first['llama_version']} built with native flags. "
+              f"Medians of {report['runs']} alternating runs. 1 row: decode; 2 to 16: verify after 64 tokens, logits "
+              "of every row; 512: prefill, logits of the last row.", "",
+              "Made by `bench/compare_llama/compare.py`."]]
+    parts += [table(entry) for entry in report["entries"]]
+    parts += [best_variant_table(report["entries"], threads) for threads in report["threads"]]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dspark", default=ROOT / "build" / "release" / "dspark")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "bench" / "results" / "compare_llama")
+    args = parser.parse_args()
+
+    python = output_of([HERE / "prepare.sh"]).split()[-1]
+    report = {"load_average_before": os.getloadavg()[0], "runs": args.runs, "threads": args.threads, "entries": []}
+    for name in args.models:
+        for threads in args.threads:
+            report["entries"].append(measure(name, threads, args, python))
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+            args.output.with_suffix(".md").write_text(markdown(report))
+    print(args.output.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()
