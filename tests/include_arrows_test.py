@@ -110,7 +110,7 @@ def main():
     errors = errors_of(root)
     for error in errors:
         print(error)
-    print(f"include arrows: {len(includes_of(root / "src"))} files, {len(errors)} errors")
+    print(f"include arrows: {len(includes_of(root / 'src'))} files, {len(errors)} errors")
     sys.exit(1 if errors else 0)
 
 
