@@ -87,7 +87,7 @@ Result<std::vector<int32_t>> PromptTokens(const Session& session, const RunOptio
       return MakeError("{}: the model has no tokenizer; give token ids with --prompt-ids", session.model_path);
     }
     std::vector<int32_t> ids = session.files.tokenizer->Encode(options.prompt, true);
-    if (session.files.add_bos) ids.insert(ids.begin(), *session.files.config.bos);
+    if (session.files.config.add_bos && session.files.config.bos) ids.insert(ids.begin(), *session.files.config.bos);
     return ids;
   }
   std::vector<ChatMessage> messages;

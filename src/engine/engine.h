@@ -52,7 +52,7 @@ class Engine {
     int rows = 0;          // pending tokens run this step
     bool commits = false;  // runs the last pending token: tokens come out
     int first_logit = 0;   // the batch's logit row that belongs to the last pending token
-    AcceptResult result;
+    AcceptResult result{};
   };
 
   // step.cc, in this order.

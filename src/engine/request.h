@@ -58,11 +58,11 @@ struct TokenEvent {
   SequenceId sequence = 0;
   int32_t token = -1;                     // -1: no token, only the end (cancelled)
   bool drafted = false;                   // an accepted draft, not the extra token of its round
-  std::string text;                       // the text this token completes
-  TokenLogprob logprob;                   // where top_logprobs ≥ 0
-  std::vector<TokenLogprob> top;          // best first
+  std::string text{};                     // the text this token completes
+  TokenLogprob logprob{};                 // where top_logprobs ≥ 0
+  std::vector<TokenLogprob> top{};        // best first
   FinishReason finish = FinishReason::kNone;
-  std::shared_ptr<const SequenceStats> stats;  // with `finish`
+  std::shared_ptr<const SequenceStats> stats{};  // with `finish`
 };
 
 }  // namespace dspark

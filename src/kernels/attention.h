@@ -1,12 +1,13 @@
 // Causal attention of many rows over paged KV.
 //
-// A KV block holds `block_tokens` consecutive positions of one sequence for all layers. Per layer and KV head it holds
-// K transposed, [head_dim][block_tokens], so that one vector load gives the same component of 16 keys, and V as
-// [block_tokens][head_dim]; both fp16.
+// A KV block holds `block_tokens` consecutive positions of one sequence for all layers. Per layer and KV head
+// it holds K transposed, [head_dim][block_tokens], so that one vector load gives the same component of 16
+// keys, and V as [block_tokens][head_dim]; both fp16.
 //
-// The arithmetic of one (row, head) is fixed by absolute position alone: keys in chunks of kChunk positions; within a
-// chunk score = scale * Σ_d q[d] k[d] in order of d, softmax over the chunk, Σ p v in order of position; chunks merged in
-// order. It depends neither on how many rows are in the call, nor on the batch, the block size or the workers.
+// The arithmetic of one (row, head) is fixed by absolute position alone: keys in chunks of kChunk positions;
+// within a chunk score = scale * Σ_d q[d] k[d] in order of d, softmax over the chunk, Σ p v in order of
+// position; chunks merged in order. It depends neither on how many rows are in the call, nor on the batch,
+// the block size or the workers.
 #pragma once
 
 #include <cstddef>
@@ -45,27 +46,32 @@ struct AttentionShape {
   float scale = 0;  // on the scores, usually head_dim^-1/2
 };
 
-// Writes k and v of every row ([kv_heads * head_dim] floats per row, `stride` apart) into the rows' blocks. This worker's
-// share; a barrier must follow before Attention reads them.
-void StoreKv(const Worker& worker, const KvLayout& layout, int layer, std::span<const AttentionSegment> segments,
-             const float* k, const float* v, size_t stride);
+// Writes k and v of every row ([kv_heads * head_dim] floats per row, `stride` apart) into the rows' blocks.
+// This worker's share; a barrier must follow before Attention reads them.
+void StoreKv(const Worker& worker, const KvLayout& layout, int layer,
+             std::span<const AttentionSegment> segments, const float* k, const float* v, size_t stride);
 
-// Partial results of chunks, sized once for the largest call.
-class AttentionWorkspace {
- public:
+// Memory of Attention, sized once for the largest call: per worker one tile's queries, scores and results;
+// and partial results of a few rows, so that a few rows with a long context can be shared among workers chunk
+// by chunk. Its fields are the business of attention.cc.
+struct AttentionWorkspace {
   AttentionWorkspace() = default;
   AttentionWorkspace(const AttentionShape& shape, int max_rows, int max_context, int workers);
-  // Implementation detail of attention*.cc.
-  struct Impl;
-  Buffer<float> partials;  // [rows][heads][chunks][head_dim + 2]
-  Buffer<float> scratch;   // per worker
+
+  size_t Bytes() const { return scratch.Bytes() + partials.Bytes(); }
+
+  int max_chunks = 0, split_rows = 0;
   size_t scratch_per_worker = 0;
-  int max_chunks = 0;
+  Buffer<float> scratch;   // [workers][scratch_per_worker]
+  Buffer<float> partials;  // [split_rows][heads][max_chunks] records of attention_chunk.h
 };
 
-// out[row] = concatenated heads, [heads * head_dim] floats. q is laid out like out. Every worker calls it; it has barriers
-// inside only when a row spans several chunks, and out is complete after the next barrier.
-void Attention(Worker& worker, const AttentionShape& shape, int layer, std::span<const AttentionSegment> segments,
-               const float* q, size_t q_stride, float* out, size_t out_stride, AttentionWorkspace& workspace);
+// out[row] = concatenated heads, [heads * head_dim] floats. q is laid out like out. Every worker calls it; it
+// has a barrier inside only when a row spans several chunks, and out is complete after the next barrier. Rows
+// of the segments are distinct, at most the workspace's max_rows in all, with positions below its
+// max_context.
+void Attention(Worker& worker, const AttentionShape& shape, int layer,
+               std::span<const AttentionSegment> segments, const float* q, size_t q_stride, float* out,
+               size_t out_stride, AttentionWorkspace& workspace);
 
 }  // namespace dspark

@@ -98,10 +98,19 @@ WeightFormat PackedFormatOf(TensorType type) {
   return format;
 }
 
-PackedMatrix::PackedMatrix(int n, int k, WeightFormat format) : n_(n), k_(k), format_(format) {
+PackedMatrix::PackedMatrix(int n, int k, WeightFormat format, uint8_t* storage)
+    : n_(n), k_(k), format_(format), storage_(storage) {
   DSPARK_CHECK(n > 0 && k > 0);
   DSPARK_CHECK(!IsQuantized(format) || k % kBlockSize == 0);
-  data_ = Buffer<uint8_t>(size_t((n + kGroupRows - 1) / kGroupRows) * GroupBytes());
+  DSPARK_CHECK_EQ(reinterpret_cast<uintptr_t>(storage) % kLine, 0u);
+}
+
+PackedMatrix::PackedMatrix(int n, int k, WeightFormat format) : PackedMatrix(n, k, format, nullptr) {
+  owned_ = Buffer<uint8_t>(StorageBytes(n, k, format));
+}
+
+size_t PackedMatrix::StorageBytes(int n, int k, WeightFormat format) {
+  return size_t((n + kGroupRows - 1) / kGroupRows) * BytesOfGroup(format, k);
 }
 
 size_t PackedMatrix::GroupBytes() const { return BytesOfGroup(format_, k_); }
@@ -110,7 +119,7 @@ void PackedMatrix::SetRow(int row, TensorType type, const uint8_t* src) {
   DSPARK_CHECK(row >= 0 && row < n_);
   DSPARK_CHECK(PackedFormatOf(type) == format_);
   const int lane = row % kGroupRows;
-  uint8_t* group = data_.data() + size_t(row / kGroupRows) * GroupBytes();
+  uint8_t* group = Group(row / kGroupRows);
   if (!IsQuantized(format_)) {
     const size_t bytes = ElementBytes(format_);
     for (int k = 0; k < k_; ++k)
@@ -135,7 +144,7 @@ void PackedMatrix::SetRowGroup(int group, TensorType type, const uint8_t* src, s
 void PackedMatrix::GetRow(int row, float* values) const {
   DSPARK_CHECK(row >= 0 && row < n_);
   const int lane = row % kGroupRows;
-  const uint8_t* group = data_.data() + size_t(row / kGroupRows) * GroupBytes();
+  const uint8_t* group = Group(row / kGroupRows);
   if (!IsQuantized(format_)) {
     const size_t bytes = ElementBytes(format_);
     for (int k = 0; k < k_; ++k) {

@@ -29,13 +29,14 @@ __m256 LoadHalves(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-// Writes 8 columns from `column` of `count` rows; the columns beyond n do not exist in y.
-void StoreTile(const MatMulTask& task, int column, int row, const __m256* acc, int count) {
+// Writes 8 columns from `column` of the tile's rows; the columns beyond n do not exist in y.
+template <int kRows>
+[[gnu::always_inline]] inline void StoreTile(const MatMulTask& task, int column, int row, const __m256* acc) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(task.n - column), lane);
   float* y = task.y + row * task.y_stride + column;
-  for (int m = 0; m < count; ++m, y += task.y_stride) {
-    const bool add = task.store == Store::kAdd;
+  const bool add = task.store == Store::kAdd;
+  for (int m = 0; m < kRows; ++m, y += task.y_stride) {
     _mm256_maskstore_ps(y, mask, add ? _mm256_add_ps(_mm256_maskload_ps(y, mask), acc[m]) : acc[m]);
   }
 }
@@ -116,7 +117,7 @@ void QuantizedHalf(const MatMulTask& task, int group, int half, int row) {
     scales += Layout::kScaleBytes;
     x += sizeof(QuantizedBlock);
   }
-  StoreTile(task, group * kGroupRows + half * kHalf, row, acc, kRows);
+  StoreTile<kRows>(task, group * kGroupRows + half * kHalf, row, acc);
 }
 
 // Elements [i, i + 8) of a group.
@@ -144,8 +145,8 @@ void FloatTile(const MatMulTask& task, int group, int row) {
       right[m] = _mm256_fmadd_ps(w1, a, right[m]);
     }
   }
-  StoreTile(task, group * kGroupRows, row, left, kRows);
-  StoreTile(task, group * kGroupRows + kHalf, row, right, kRows);
+  StoreTile<kRows>(task, group * kGroupRows, row, left);
+  StoreTile<kRows>(task, group * kGroupRows + kHalf, row, right);
 }
 
 template <WeightFormat kFormat, int kRows>

@@ -23,7 +23,7 @@ namespace {
 constexpr int kTileRows = 8;
 
 // How far ahead of its use a group's data is asked for: some microseconds of one core's share of the memory.
-constexpr size_t kPrefetchBytes = 4096;
+constexpr size_t kPrefetchBytes = 16384;
 
 template <class T>
 T Load(const void* p) {
@@ -36,14 +36,16 @@ __m512 LoadHalves(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
-// Writes 16 columns of `count` rows; the columns beyond n do not exist in y.
-void StoreTile(const MatMulTask& task, int group, int row, const __m512* acc, int count) {
+// Writes 16 columns of the tile's rows; the columns beyond n do not exist in y.
+template <int kRows>
+[[gnu::always_inline]] inline void StoreTile(const MatMulTask& task, int group, int row, const __m512* acc) {
   const int columns = task.n - group * kGroupRows;
   const __mmask16 mask = columns >= kGroupRows ? 0xffff : __mmask16((1 << columns) - 1);
   float* y = task.y + row * task.y_stride + group * kGroupRows;
-  for (int m = 0; m < count; ++m, y += task.y_stride) {
-    const __m512 old = task.store == Store::kAdd ? _mm512_maskz_loadu_ps(mask, y) : _mm512_setzero_ps();
-    _mm512_mask_storeu_ps(y, mask, task.store == Store::kAdd ? _mm512_add_ps(old, acc[m]) : acc[m]);
+  const bool add = task.store == Store::kAdd;
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; ++m, y += task.y_stride) {
+    _mm512_mask_storeu_ps(y, mask, add ? _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), acc[m]) : acc[m]);
   }
 }
 
@@ -96,10 +98,11 @@ void QuantizedTile(const MatMulTask& task, int group, int row) {
   const uint8_t* x = reinterpret_cast<const uint8_t*>(task.quantized + row * task.quantized_stride);
   const size_t x_stride = task.quantized_stride * sizeof(QuantizedBlock);
   __m512 acc[kRows];
+#pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) acc[m] = _mm512_setzero_ps();
   for (int b = 0; b < blocks; ++b) {
     for (int line = 0; line < Layout::kLevelBytes + Layout::kScaleBytes; line += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T1);
     }
     __m512i dot[kRows];
     for (int m = 0; m < kRows; ++m) dot[m] = StartOfDot<kFormat>(x + m * x_stride);
@@ -122,7 +125,7 @@ void QuantizedTile(const MatMulTask& task, int group, int row) {
     ahead += Layout::kLevelBytes + Layout::kScaleBytes;
     x += sizeof(QuantizedBlock);
   }
-  StoreTile(task, group, row, acc, kRows);
+  StoreTile<kRows>(task, group, row, acc);
 }
 
 template <WeightFormat kFormat>
@@ -138,13 +141,14 @@ void FloatTile(const MatMulTask& task, int group, int row) {
   const uint8_t* weights = task.groups + group * task.group_bytes;
   const float* x = task.values + row * task.values_stride;
   __m512 acc[kRows];
+#pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) acc[m] = _mm512_setzero_ps();
   for (int k = 0; k < task.k; ++k) {
     const __m512 w = LoadElements<kFormat>(weights, k);
     for (int m = 0; m < kRows; ++m)
       acc[m] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[m * task.values_stride + k]), acc[m]);
   }
-  StoreTile(task, group, row, acc, kRows);
+  StoreTile<kRows>(task, group, row, acc);
 }
 
 template <WeightFormat kFormat, int kRows>

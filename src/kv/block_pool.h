@@ -1,7 +1,7 @@
 // Paged KV memory: a pool of fixed-size blocks, and the table of blocks each sequence holds.
 //
-// A table's life: Reserve(n) before a forward writes rows up to position n - 1, Truncate(n) after verification drops the
-// rejected rows; the blocks go back to the pool at once.
+// A table's life: Reserve(n) before a forward writes rows up to position n - 1, Truncate(n) after
+// verification drops the rejected rows; the blocks go back to the pool at once.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,9 @@ namespace dspark {
 class BlockPool {
  public:
   BlockPool(const KvLayout& layout, int blocks);
+  ~BlockPool();  // CHECKs that every block has come back
+  BlockPool(const BlockPool&) = delete;
+  BlockPool& operator=(const BlockPool&) = delete;
 
   const KvLayout& layout() const { return layout_; }
   int blocks() const { return blocks_; }
@@ -24,7 +27,7 @@ class BlockPool {
 
  private:
   friend class KvTable;
-  uint16_t* Take();             // null when the pool is empty
+  uint16_t* Take();  // null when the pool is empty
   void Give(uint16_t* block);
 
   KvLayout layout_;
@@ -33,7 +36,8 @@ class BlockPool {
   std::vector<uint16_t*> free_;
 };
 
-// The blocks of one sequence. Moves, does not copy; gives its blocks back when destroyed. The pool must outlive it.
+// The blocks of one sequence. Moves, does not copy; gives its blocks back when destroyed. The pool must
+// outlive it.
 class KvTable {
  public:
   explicit KvTable(BlockPool& pool) : pool_(&pool) {}
@@ -41,7 +45,8 @@ class KvTable {
   KvTable& operator=(KvTable&& other) noexcept;
   ~KvTable();
 
-  // Makes room for positions 0 … tokens - 1. False when the pool has too few blocks; then nothing has changed.
+  // Makes room for positions 0 … tokens - 1. False when the pool has too few blocks; then nothing has
+  // changed.
   [[nodiscard]] bool Reserve(int tokens);
   // Keeps positions 0 … tokens - 1, tokens ≤ capacity.
   void Truncate(int tokens);
@@ -50,6 +55,8 @@ class KvTable {
   KvBlocks blocks() const { return blocks_; }
 
  private:
+  int BlocksFor(int tokens) const;
+
   BlockPool* pool_;
   std::vector<uint16_t*> blocks_;
 };

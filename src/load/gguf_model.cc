@@ -108,6 +108,7 @@ Result<std::optional<int32_t>> TokenId(const Gguf& gguf, std::string_view key) {
 
 Status ReadEndTokens(const Gguf& gguf, ModelConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(c->bos, TokenId(gguf, "tokenizer.ggml.bos_token_id"));
+  DSPARK_ASSIGN_OR_RETURN(c->add_bos, gguf.GetOr<bool>("tokenizer.ggml.add_bos_token", false));
   DSPARK_ASSIGN_OR_RETURN(c->eos, EndOfTurnTokens(gguf));
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
     DSPARK_ASSIGN_OR_RETURN(const std::optional<int32_t> id, TokenId(gguf, key));

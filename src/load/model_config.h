@@ -38,6 +38,7 @@ struct ModelConfig {
   bool tied_embeddings = false;   // no output matrix: the head is the embedding
   std::vector<int32_t> eos;       // every token that ends a reply
   std::optional<int32_t> bos;
+  bool add_bos = false;  // raw prompts begin with bos (chat templates write it themselves)
 };
 
 // What later layers rely on: sizes positive and small enough for int arithmetic, heads % kv_heads == 0,

@@ -1,6 +1,7 @@
 #include "verify/sampling.h"
 
 #include <algorithm>
+#include <bit>
 #include <climits>
 #include <limits>
 #include <numeric>
@@ -67,6 +68,27 @@ void TruncateTopK(Isa isa, std::span<const float> logits, const SamplingParams& 
   Softmax(isa, out->probs, inverse_temperature, out->probs.data());
 }
 
+// Calls visit(i) for every probability ≥ `least`, in order. Most of a vocabulary is below: blocks without one
+// are skipped by a test that the compiler vectorises.
+template <class Visit>
+void ForEachAtLeast(std::span<const float> probs, float least, Visit visit) {
+  constexpr size_t kBlock = 16;
+  const float* p = probs.data();
+  const size_t n = probs.size();
+  size_t i = 0;
+  for (; i + kBlock <= n; i += kBlock) {
+    int any = 0;
+    for (size_t j = i; j < i + kBlock; ++j) any |= p[j] >= least;
+    if (!any) continue;
+    for (size_t j = i; j < i + kBlock; ++j) {
+      if (p[j] >= least) visit(j);
+    }
+  }
+  for (; i < n; ++i) {
+    if (p[i] >= least) visit(i);
+  }
+}
+
 // The last token of the smallest set of most probable tokens whose mass reaches top_p: quickselect by mass.
 // `candidates` holds a superset of that set and is reordered.
 Cut SelectNucleus(std::span<const float> probs, double top_p, std::span<int32_t> candidates) {
@@ -98,19 +120,32 @@ Cut SelectNucleus(std::span<const float> probs, double top_p, std::span<int32_t>
   return cut;
 }
 
-// Top-p over the whole vocabulary, without sorting it. All tokens below (1 - top_p) / vocab together weigh
-// less than 1 - top_p, so the nucleus lies among the others; the factor ½ covers rounding of the sum.
+// The bits of a positive float in the order of its value: eight bins to a factor of two.
+constexpr uint32_t kBinShift = 20;
+uint32_t BinOf(float p) { return std::bit_cast<uint32_t>(p) >> kBinShift; }
+
+// Top-p over the whole vocabulary without sorting it: the mass of each bin of probabilities, then a selection
+// inside the bin where the sum from above reaches top_p.
 Cut FindNucleus(float top_p, Distribution* out) {
   const std::span<const float> probs = out->probs;
-  const float least = 0.5f * (1 - top_p) / float(probs.size());
-  std::vector<int32_t>& candidates = out->ids;
-  candidates.resize(probs.size());
-  size_t count = 0;
-  for (size_t i = 0; i < probs.size(); ++i) {
-    candidates[count] = int32_t(i);
-    count += probs[i] >= least;
+  const double goal = std::max(double(top_p), std::numeric_limits<double>::min());  // one token for top_p = 0
+  constexpr uint32_t kBins = 1024;  // a probability is below 2, whose bin is 1024
+  double masses[2][kBins] = {};     // two, so that neighbours do not wait for each other
+  for (size_t i = 0; i < probs.size(); ++i) masses[i % 2][BinOf(probs[i])] += double(probs[i]);
+  double above = 0;
+  uint32_t bin = kBins;
+  while (bin > 0) {
+    --bin;
+    const double mass = masses[0][bin] + masses[1][bin];
+    if (above + mass >= goal) break;
+    above += mass;
   }
-  return SelectNucleus(probs, top_p, std::span(candidates).first(count));
+  std::vector<int32_t>& candidates = out->ids;
+  candidates.clear();
+  ForEachAtLeast(probs, std::bit_cast<float>(bin << kBinShift), [&](size_t i) {
+    if (BinOf(probs[i]) == bin) candidates.push_back(int32_t(i));
+  });
+  return SelectNucleus(probs, goal - above, candidates);
 }
 
 // Eight partial sums: exact enough, and eight times as fast as one chain of additions.
@@ -126,30 +161,31 @@ double Sum(std::span<const float> values) {
 
 // Keeps what stands above both the cut and the floor, in id order, and normalises it.
 void Keep(Cut cut, float floor, Distribution* out) {
-  const size_t vocab = out->probs.size();
-  out->ids.resize(vocab);
-  size_t kept = 0;
-  for (size_t i = 0; i < vocab; ++i) {
-    const float p = out->probs[i];
-    out->ids[kept] = int32_t(i);
-    out->probs[kept] = p;
-    kept += (p >= floor) & ((p > cut.prob) | ((p == cut.prob) & (int32_t(i) <= cut.id)));
-  }
-  out->ids.resize(kept);
-  out->probs.resize(kept);
-  const float scale = float(1 / Sum(out->probs));
-  for (float& p : out->probs) p *= scale;
-}
-
-void TruncateDense(Isa isa, const SamplingParams& params, Distribution* out) {
-  const float largest = out->probs[size_t(ArgMax(isa, out->probs))];
-  const Cut cut = params.top_p < 1 ? FindNucleus(params.top_p, out) : Cut{};
-  Keep(cut, std::max(params.min_p * largest, std::numeric_limits<float>::min()), out);
+  std::vector<int32_t>& ids = out->ids;
+  std::vector<float>& probs = out->probs;
+  ids.clear();
+  ForEachAtLeast(probs, std::max(cut.prob, floor), [&](size_t i) {
+    const float p = probs[i];
+    if (p == cut.prob && int32_t(i) > cut.id) return;
+    probs[ids.size()] = p;
+    ids.push_back(int32_t(i));
+  });
+  probs.resize(ids.size());
+  const float scale = float(1 / Sum(probs));
+  for (float& p : probs) p *= scale;
 }
 
 void MakeOneHot(int32_t token, Distribution* out) {
   out->ids.assign(1, token);
   out->probs.assign(1, 1.0f);
+}
+
+void TruncateDense(Isa isa, const SamplingParams& params, Distribution* out) {
+  const int top = ArgMax(isa, out->probs);
+  const float largest = out->probs[size_t(top)];
+  if (!(largest > 0)) return MakeOneHot(top, out);  // NaN: the model is broken, the process is not
+  const Cut cut = params.top_p < 1 ? FindNucleus(params.top_p, out) : Cut{};
+  Keep(cut, std::max(params.min_p * largest, std::numeric_limits<float>::min()), out);
 }
 
 }  // namespace
