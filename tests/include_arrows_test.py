@@ -28,7 +28,6 @@ ARROWS = {
 }
 SOURCES = {".h", ".cc", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
-TEST_HELPERS = {"test_data.h"}  # of tests/, for tests beside the sources
 
 
 def reachable(layer):
@@ -42,7 +41,8 @@ def includes_of(src):
     return {path.relative_to(src).as_posix(): INCLUDE.findall(path.read_text()) for path in files}
 
 
-def arrow_errors(includes):
+def arrow_errors(includes, helpers):
+    """`helpers`: the headers of tests/, which tests beside the sources include by their bare names."""
     for file, names in includes.items():
         layer = file.split("/")[0]
         if "/" not in file or layer not in ARROWS:
@@ -50,7 +50,7 @@ def arrow_errors(includes):
             continue
         for name in names:
             target = name.split("/")[0]
-            if name in TEST_HELPERS and file.endswith("_test.cc"):
+            if name in helpers and file.endswith("_test.cc"):
                 continue
             if name not in includes:
                 yield f'{file}: "{name}" is no file relative to src/'
@@ -73,13 +73,14 @@ def cycle_errors(includes):
         yield from visit(file, [])
 
 
-def errors_of(src):
-    includes = includes_of(src)
-    return [*arrow_errors(includes), *cycle_errors(includes)]
+def errors_of(root):
+    includes = includes_of(root / "src")
+    helpers = {path.name for path in root.glob("tests/*.h")}
+    return [*arrow_errors(includes, helpers), *cycle_errors(includes)]
 
 
 def self_test():
-    good = {"core/a.h": "", "kernels/b.h": '#include "core/a.h"\n', "engine/c.cc": '#include "kernels/b.h"\n',
+    good = {"../tests/test_data.h": "", "core/a.h": "", "kernels/b.h": '#include "core/a.h"\n', "engine/c.cc": '#include "kernels/b.h"\n',
             "core/a_test.cc": '#include "core/a.h"\n#include "test_data.h"\n'}
     planted = {
         "an upward arrow": ({"core/d.cc": '#include "kernels/b.h"\n'}, "core may not include kernels"),
@@ -94,7 +95,7 @@ def self_test():
     for what, (files, expected) in {"nothing wrong": ({}, None), **planted}.items():
         with tempfile.TemporaryDirectory() as scratch:
             for name, text in {**good, **files}.items():
-                path = pathlib.Path(scratch, name)
+                path = pathlib.Path(scratch, "src", name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
             errors = errors_of(pathlib.Path(scratch))
@@ -105,11 +106,11 @@ def self_test():
 
 def main():
     self_test()
-    src = pathlib.Path(__file__).resolve().parent.parent / "src"
-    errors = errors_of(src)
+    root = pathlib.Path(__file__).resolve().parent.parent
+    errors = errors_of(root)
     for error in errors:
         print(error)
-    print(f"include arrows: {len(includes_of(src))} files, {len(errors)} errors")
+    print(f"include arrows: {len(includes_of(root / 'src'))} files, {len(errors)} errors")
     sys.exit(1 if errors else 0)
 
 

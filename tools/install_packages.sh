@@ -3,7 +3,7 @@
 # missing. Installs nothing, and needs no rights, when all are there. Exit code 75: try again later.
 set -euo pipefail
 
-build=(g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libpcre2-dev libcli11-dev
+build=(g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libcli11-dev
        python3 python3-pip ca-certificates)
 testing=(libgtest-dev libgmock-dev clang-format clang-tidy git)
 case ${1:-} in

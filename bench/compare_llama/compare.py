@@ -4,8 +4,9 @@
     bench/compare_llama/compare.py [--dspark build/release/dspark] [--models default q8_0 ...] [--threads 1 2]
 
 Both sides do the same work (see llama_bench.py) and print the same JSON. Builds llama-cpp-python with prepare.sh and
-writes the model files that are missing into the cache directory (2.9 GB for all). Wants a quiet machine: the load
-average before is recorded. Writes bench/results/compare_llama.{json,md}.
+writes the model files that are missing into the cache directory (2.9 GB for all). Other work on the machine spoils
+the figures: a run starts only once the cores are idle, and says so after --patience seconds without that.
+Writes bench/results/compare_llama.{json,md}.
 """
 import argparse
 import json
@@ -14,6 +15,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -47,6 +49,28 @@ def model_file(name, python):
     return path
 
 
+def busy_share(seconds=1.0):
+    """The share of all cores' time that others use now."""
+    def ticks():
+        fields = [int(x) for x in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        return fields[3] + fields[4], sum(fields[:8])
+
+    idle, total = ticks()
+    time.sleep(seconds)
+    idle_after, total_after = ticks()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
+
+
+def wait_for_quiet(patience):
+    """Returns the share others use: small, or whatever it is after `patience` seconds."""
+    give_up = time.monotonic() + patience
+    while (busy := busy_share()) > 0.05 and time.monotonic() < give_up:
+        time.sleep(1)
+    if busy > 0.05:
+        print(f"warning: others use {busy:.0%} of the cores", file=sys.stderr)
+    return busy
+
+
 def milliseconds(report):
     """{rows: ms} of a report of either side."""
     return {result["rows"]: result["ms"] for result in report["results"]}
@@ -58,17 +82,19 @@ def medians(runs):
 
 def measure(name, threads, args, python):
     """One row of the comparison: both sides in turn, `runs` times."""
-    path, sides = model_file(name, python), {"llama": [], "dspark": []}
+    path, sides, busy = model_file(name, python), {"llama": [], "dspark": []}, []
     for run in range(args.runs):
         print(f"{name}, {threads} threads, run {run + 1} of {args.runs}", file=sys.stderr)
+        busy.append(wait_for_quiet(args.patience))
         llama = json.loads(output_of([python, HERE / "llama_bench.py", path, "--threads", threads]))
+        busy.append(wait_for_quiet(args.patience))
         dspark = json.loads(output_of([args.dspark, "bench", "--json", "-m", path, "-t", threads]))
         sides["llama"].append(milliseconds(llama))
         sides["dspark"].append(milliseconds(dspark))
     rows = sorted(sides["llama"][0].keys() & sides["dspark"][0].keys())
     return {"model": name, "threads": threads, "bytes": path.stat().st_size, "rows": rows, "runs": sides,
             "machine": dspark["machine"], "llama_version": llama["version"], "llama_system": llama["system"],
-            "ms": {side: medians(runs) for side, runs in sides.items()}}
+            "busy_before": busy, "ms": {side: medians(runs) for side, runs in sides.items()}}
 
 
 def table(entry):
@@ -103,8 +129,9 @@ def markdown(report):
     first = report["entries"][0]
     machine = first["machine"]
     parts = [["# dspark and llama.cpp on the same files", "",
-              f"{machine['cpu']}, {machine['isa']}, DRAM {machine['dram_gb_per_s']:.1f} GB/s, load average before: "
-              f"{report['load_average_before']:.2f}. llama-cpp-python {first['llama_version']} built with native flags. "
+              f"{machine['cpu']}, {machine['isa']}, DRAM {machine['dram_gb_per_s']:.1f} GB/s. "
+              f"llama-cpp-python {first['llama_version']} built with native flags. "
+              f"At most {max(max(e['busy_before']) for e in report['entries']):.0%} of the cores were in use before a run. "
               f"Medians of {report['runs']} alternating runs. 1 row: decode; 2 to 16: verify after 64 tokens, logits "
               "of every row; 512: prefill, logits of the last row.", "",
               "Made by `bench/compare_llama/compare.py`."]]
@@ -119,11 +146,12 @@ def main():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for idle cores before a run")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "bench" / "results" / "compare_llama")
     args = parser.parse_args()
 
     python = output_of([HERE / "prepare.sh"]).split()[-1]
-    report = {"load_average_before": os.getloadavg()[0], "runs": args.runs, "threads": args.threads, "entries": []}
+    report = {"runs": args.runs, "threads": args.threads, "entries": []}
     for name in args.models:
         for threads in args.threads:
             report["entries"].append(measure(name, threads, args, python))

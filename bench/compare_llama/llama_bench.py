@@ -3,9 +3,9 @@
 
     llama_bench.py MODEL.gguf --threads 2
 
-decode/verify: M rows at consecutive positions after a context of --context tokens, logits of every row; the KV cache
-is rolled back between repetitions. prefill: --prefill rows in one batch on an empty cache, logits of the last row.
-A figure is the median of at least --reps repetitions, after two that do not count.
+decode/verify: M rows at consecutive positions after --depth tokens of context, logits of every row; the KV cache is
+rolled back between repetitions. prefill: --prefill rows in one batch on an empty cache, logits of the last row.
+All kinds of pass take turns, --repeat times after a turn that does not count; a figure is the median.
 """
 import argparse
 import contextlib
@@ -57,14 +57,6 @@ class Model:
         if not llama_cpp.llama_memory_seq_rm(self.memory, 0, position, -1):
             raise SystemExit(f"cannot roll the cache back to {position}")
 
-    def measure(self, rows, position, all_logits, reps, seconds):
-        times = []
-        begin = time.perf_counter()
-        while len(times) < reps + 2 or time.perf_counter() - begin < seconds:
-            times.append(self.forward(rows, position, all_logits))
-            self.truncate(position)
-        return statistics.median(times[2:])
-
 
 @contextlib.contextmanager
 def quiet():
@@ -85,23 +77,27 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     parser.add_argument("--prefill", type=int, default=512)
-    parser.add_argument("--context", type=int, default=64)
-    parser.add_argument("--reps", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.3, help="at least this long per figure")
+    parser.add_argument("--depth", type=int, default=64)
+    parser.add_argument("--repeat", type=int, default=7)
     args = parser.parse_args()
 
     with quiet():
-        model = Model(args.model, args.threads, args.context + args.prefill + 64, max(args.prefill, args.context))
+        model = Model(args.model, args.threads, args.depth + args.prefill + 64, max(args.prefill, args.depth))
+    times = {rows: [] for rows in [*args.rows, args.prefill]}
+    model.forward(args.depth, 0, False)
+    for _ in range(args.repeat + 1):
+        for rows in args.rows:
+            times[rows].append(model.forward(rows, args.depth, True))
+            model.truncate(args.depth)
+        model.truncate(0)
+        times[args.prefill].append(model.forward(args.prefill, 0, False))
+        model.truncate(args.depth)
+
     results = []
-
-    def add(what, rows, seconds):
-        results.append({"what": what, "rows": rows, "ms": seconds * 1e3, "tok_per_s": rows / seconds})
-
-    add("prefill", args.prefill, model.measure(args.prefill, 0, False, args.reps, args.seconds))
-    model.forward(args.context, 0, False)
-    for rows in args.rows:
-        seconds = model.measure(rows, args.context, True, args.reps, args.seconds)
-        add("decode" if rows == 1 else "verify", rows, seconds)
+    for rows, seconds in times.items():
+        what = "prefill" if rows == args.prefill else "decode" if rows == 1 else "verify"
+        median = statistics.median(seconds[1:])
+        results.append({"what": what, "rows": rows, "ms": median * 1e3, "tok_per_s": rows / median})
     info = ctypes.cast(llama_cpp.llama_print_system_info(), ctypes.c_char_p).value.decode()
     print(json.dumps({"version": importlib.metadata.version("llama-cpp-python"), "system": info,
                       "threads": args.threads, "results": results}))
