@@ -53,10 +53,9 @@ void MatMulReference(const MatMulTask& task);
 void MatMulAvx2(const MatMulTask& task);
 void MatMulAvx512(const MatMulTask& task);
 
-// Quantises 32 * blocks values.
+// Quantises 32 * blocks values. A block is too short for wider vectors to pay.
 void QuantizeReference(const float* x, int blocks, QuantizedBlock* out);
 void QuantizeAvx2(const float* x, int blocks, QuantizedBlock* out);
-void QuantizeAvx512(const float* x, int blocks, QuantizedBlock* out);
 
 // Calls kernel(group, row, count) per group and tile of up to kTileRows rows such that a group's weights stay
 // in L1 or L2 for all its tiles, and the rows of x in L2 for all groups.
