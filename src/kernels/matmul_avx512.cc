@@ -1,6 +1,5 @@
 // AVX-512 VNNI kernels. One vpdpbusd multiplies 4 unsigned levels of each of 16 weight rows by 4 broadcast
-// activations; the zero of the levels costs nothing, since the integer accumulator starts at -zero * Σ
-// activations.
+// activations; the zero of the levels costs nothing: the integer accumulator starts at -zero * Σ activations.
 //
 // Zen 4 issues one 512-bit dot product or FMA per cycle. A block of a row needs 8 dots, the product of the
 // scales and one or two FMAs, so 8/11 (with a min) or 8/10 of the dot peak is the limit; unpacking and
@@ -21,8 +20,7 @@ namespace {
 
 constexpr int kTileRows = 8;
 
-// How far ahead of its use a group's data is asked for: about a microsecond of one core's share of the
-// memory.
+// How far ahead of its use a group's data is asked for: about a microsecond of one core's share of memory.
 constexpr size_t kPrefetchBytes = 16384;
 
 // Into L1 while the weights are all that flows; into L2 once more rows of activations want L1 for themselves.
