@@ -1,5 +1,6 @@
 #include "kernels/matmul.h"
 
+#include <bit>
 #include <cstring>
 
 #include "core/check.h"
@@ -42,11 +43,21 @@ size_t BytesOfGroup(WeightFormat format, int k) {
   return (bytes + kLine - 1) / kLine * kLine;
 }
 
+// One row's elements into their lane of a group of a float format.
+template <class Element>
+void PackElements(const uint8_t* src, int k, int lane, uint8_t* group) {
+  for (int i = 0; i < k; ++i) {
+    std::memcpy(group + (size_t(i) * kGroupRows + lane) * sizeof(Element), src + i * sizeof(Element),
+                sizeof(Element));
+  }
+}
+
 // One row's block into its lane of the group's levels and scales for that block.
 void PackBlock(WeightFormat format, const BlockLevels& block, int lane, uint8_t* levels, uint8_t* scales) {
   if (format == WeightFormat::kInt8) {
-    for (int unit = 0; unit < 8; ++unit)
+    for (int unit = 0; unit < 8; ++unit) {
       std::memcpy(levels + unit * 64 + lane * 4, block.level + unit * 4, 4);
+    }
   } else {
     uint8_t nibbles[16];
     for (int i = 0; i < 16; ++i) nibbles[i] = uint8_t(block.level[i] | block.level[i + 16] << 4);
@@ -73,8 +84,10 @@ void UnpackBlock(WeightFormat format, const uint8_t* levels, const uint8_t* scal
 size_t OddUnits(size_t size, size_t unit) { return ((size + unit - 1) / unit | 1) * unit; }
 size_t ValueStride(int cols) { return OddUnits(cols, kLine / sizeof(float)); }
 size_t BlockStride(int cols) {
-  return OddUnits((cols + kBlockSize - 1) / kBlockSize, 4);
-}  // 4 blocks = 3 lines
+  constexpr size_t kUnit = 4;  // blocks in 3 cache lines
+  static_assert(kUnit * sizeof(QuantizedBlock) == 3 * kLine);
+  return OddUnits((cols + kBlockSize - 1) / kBlockSize, kUnit);
+}
 
 }  // namespace
 
@@ -121,10 +134,8 @@ void PackedMatrix::SetRow(int row, TensorType type, const uint8_t* src) {
   const int lane = row % kGroupRows;
   uint8_t* group = Group(row / kGroupRows);
   if (!IsQuantized(format_)) {
-    const size_t bytes = ElementBytes(format_);
-    for (int k = 0; k < k_; ++k)
-      std::memcpy(group + (size_t(k) * kGroupRows + lane) * bytes, src + k * bytes, bytes);
-    return;
+    return format_ == WeightFormat::kF32 ? PackElements<uint32_t>(src, k_, lane, group)
+                                         : PackElements<uint16_t>(src, k_, lane, group);
   }
   const TensorTypeInfo& info = InfoOf(type);
   const int blocks = k_ / kBlockSize;
@@ -193,9 +204,8 @@ void Activations::QuantizeRow(int r, Isa isa) {
     case Isa::kReference:
       return QuantizeReference(Row(r), cols_ / kBlockSize, out);
     case Isa::kAvx2:
-      return QuantizeAvx2(Row(r), cols_ / kBlockSize, out);
     case Isa::kAvx512Vnni:
-      return QuantizeAvx512(Row(r), cols_ / kBlockSize, out);
+      return QuantizeAvx2(Row(r), cols_ / kBlockSize, out);
   }
 }
 

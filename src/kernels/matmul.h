@@ -74,7 +74,7 @@ class PackedMatrix {
 
 // 32 activations of one row as int8, with all a kernel needs beside them: 48 bytes that one pointer reaches.
 struct QuantizedBlock {
-  int8_t level[32];    // round-to-nearest-even(x / scale), -127 … 127
+  int8_t level[32];    // round-to-nearest-even(x * (1 / scale)), -127 … 127
   float scale;         // amax / 127
   float scaled_sum;    // scale * Σ level: the factor of a weight block's min
   int32_t offset_128;  // -128 * Σ level: where a dot product with unsigned 8-bit levels starts
