@@ -44,12 +44,16 @@ void LevelsQ8_0(const uint8_t* block, BlockLevels* out) {  // {f16 d; i8 qs[32]}
   for (int j = 0; j < 32; ++j) out->level[j] = uint8_t(block[2 + j] ^ 0x80);
 }
 
-template <void (*kLevels)(const uint8_t*, BlockLevels*), int kZero>
+// Without a min nothing is added: -0 + 0 would lose the sign of a zero.
+template <void (*kLevels)(const uint8_t*, BlockLevels*), int kZero, bool kHasMin>
 void DequantizeLevels(const uint8_t* block, float* values) {
   BlockLevels levels;
   kLevels(block, &levels);
   const float scale = HalfToFloat(levels.scale), min = HalfToFloat(levels.min);
-  for (int j = 0; j < 32; ++j) values[j] = scale * float(int(levels.level[j]) - kZero) + min;
+  for (int j = 0; j < 32; ++j) {
+    const float value = scale * float(int(levels.level[j]) - kZero);
+    values[j] = kHasMin ? value + min : value;
+  }
 }
 
 constexpr TensorTypeInfo kTypes[] = {
@@ -58,9 +62,9 @@ constexpr TensorTypeInfo kTypes[] = {
     {TensorType::kF16, "F16", 1, 2, 0, 0, false, DequantizeF16, nullptr},
     {TensorType::kBF16, "BF16", 1, 2, 0, 0, false, DequantizeBf16, nullptr},
     {TensorType::kI64, "I64", 1, 8, 0, 0, false, nullptr, nullptr},
-    {TensorType::kQ4_0, "Q4_0", 32, 18, 4, 8, false, DequantizeLevels<LevelsQ4_0, 8>, LevelsQ4_0},
-    {TensorType::kQ4_1, "Q4_1", 32, 20, 4, 0, true, DequantizeLevels<LevelsQ4_1, 0>, LevelsQ4_1},
-    {TensorType::kQ8_0, "Q8_0", 32, 34, 8, 128, false, DequantizeLevels<LevelsQ8_0, 128>, LevelsQ8_0},
+    {TensorType::kQ4_0, "Q4_0", 32, 18, 4, 8, false, DequantizeLevels<LevelsQ4_0, 8, false>, LevelsQ4_0},
+    {TensorType::kQ4_1, "Q4_1", 32, 20, 4, 0, true, DequantizeLevels<LevelsQ4_1, 0, true>, LevelsQ4_1},
+    {TensorType::kQ8_0, "Q8_0", 32, 34, 8, 128, false, DequantizeLevels<LevelsQ8_0, 128, false>, LevelsQ8_0},
 };
 
 }  // namespace

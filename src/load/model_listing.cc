@@ -17,7 +17,8 @@ ListedKey ListKey(std::string_view key, const GgufValue& value) {
   std::string type(GgufTypeName(value.type)), text;
   if (value.is_array) type += fmt::format("[{}]", value.count);
   for (uint64_t i = 0; i < std::min(value.count, kShownElements); ++i) {
-    text += (i > 0 ? " " : "") + GgufElementText(value, i);
+    if (i > 0) text += ' ';
+    text += GgufElementText(value, i);
   }
   if (value.count > kShownElements) text += " ...";
   return {Printable(key), std::move(type), Printable(text, kShownText)};

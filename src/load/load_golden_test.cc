@@ -1,0 +1,177 @@
+// The readers against files and values that other implementations wrote.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "core/mapped_file.h"
+#include "golden_tensors.h"
+#include "load/gguf.h"
+#include "load/gguf_model.h"
+#include "load/gguf_tokenizer.h"
+#include "load/json_file.h"
+#include "load/model_listing.h"
+#include "test_data.h"
+
+namespace dspark {
+namespace {
+
+using test::GoldenTensors;
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+TEST(GoldenBlocks, DequantizeBitForBit) {
+  DSPARK_SKIP_WITHOUT_GOLDEN("targets/gguf_blocks.safetensors");
+  const GoldenTensors golden(test::GoldenDir() + "/targets/gguf_blocks.safetensors");
+  const std::pair<const char*, TensorType> cases[] = {
+      {"Q4_0", TensorType::kQ4_0}, {"Q4_0.random", TensorType::kQ4_0},
+      {"Q4_1", TensorType::kQ4_1}, {"Q4_1.random", TensorType::kQ4_1},
+      {"Q8_0", TensorType::kQ8_0}, {"Q8_0.random", TensorType::kQ8_0},
+      {"F16", TensorType::kF16},   {"BF16", TensorType::kBF16}};
+  for (const auto& [name, type] : cases) {
+    const std::vector<float> expected = golden.Floats(std::string(name) + ".values");
+    const SafeTensor& blocks = golden.Find(std::string(name) + ".bytes");
+    std::vector<float> values(expected.size());
+    ASSERT_EQ(blocks.bytes.size(),
+              expected.size() / size_t(InfoOf(type).block_values) * size_t(InfoOf(type).block_bytes));
+    Dequantize(type, blocks.bytes.data(), int64_t(values.size()), values.data());
+    EXPECT_TRUE(SameBits(values, expected)) << name;
+  }
+}
+
+// The default model's file, mapped and parsed.
+class ModelGguf : public testing::Test {
+ protected:
+  void SetUp() override {
+    DSPARK_SKIP_WITHOUT_MODEL();
+    DSPARK_SKIP_WITHOUT_GOLDEN("targets/smollm2");
+    const auto start = std::chrono::steady_clock::now();
+    file_.emplace(MappedFile::Open(test::DefaultModelPath()).value());
+    gguf_ = ParseGguf(file_->bytes(), file_->path()).value();
+    parse_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  }
+  static nlohmann::json Golden(const std::string& name) {
+    const std::string path = test::GoldenDir() + "/targets/smollm2/" + name;
+    return nlohmann::json::parse(MappedFile::Open(path)->bytes());
+  }
+  std::vector<float> Values(const TensorView& tensor) const {
+    int64_t n = 1;
+    for (const int64_t size : tensor.shape) n *= size;
+    std::vector<float> values(static_cast<size_t>(n));
+    Dequantize(tensor.type, tensor.bytes.data(), n, values.data());
+    return values;
+  }
+
+  std::optional<MappedFile> file_;
+  Gguf gguf_;
+  double parse_ms_ = 0;
+};
+
+TEST_F(ModelGguf, MetadataIsTheGolden) {
+  const nlohmann::json golden = Golden("metadata.json");
+  EXPECT_EQ(file_->bytes().size(), golden["size"].get<uint64_t>());
+  EXPECT_EQ(gguf_.version, golden["gguf_version"].get<uint32_t>());
+  EXPECT_EQ(gguf_.data_start, golden["data_start"].get<uint64_t>());
+  EXPECT_EQ(gguf_.tensors.size(), golden["tensor_count"].get<uint64_t>());
+  ASSERT_EQ(gguf_.metadata.size(), golden["metadata"].size());
+  for (const auto& [key, entry] : golden["metadata"].items()) {
+    const GgufValue* value = gguf_.FindKey(key);
+    ASSERT_NE(value, nullptr) << key;
+    const bool is_array = entry["type"][0] == "ARRAY";
+    EXPECT_EQ(value->is_array, is_array) << key;
+    const nlohmann::json all = entry.contains("first") ? entry["first"]
+                               : is_array              ? entry["value"]
+                                                       : nlohmann::json::array({entry["value"]});
+    EXPECT_EQ(value->count, entry.contains("count") ? entry["count"].get<uint64_t>() : all.size()) << key;
+    const auto check = [&](const nlohmann::json& expected, uint64_t i) {
+      if (expected.is_number_float()) {
+        EXPECT_EQ(std::stof(GgufElementText(*value, i)), expected.get<float>()) << key;
+      } else {
+        EXPECT_EQ(GgufElementText(*value, i),
+                  expected.is_string() ? expected.get<std::string>() : expected.dump())
+            << key;
+      }
+    };
+    for (size_t i = 0; i < all.size(); ++i) check(all[i], i);
+    if (!entry.contains("last")) continue;
+    for (size_t i = 0; i < entry["last"].size(); ++i)
+      check(entry["last"][i], value->count - entry["last"].size() + i);
+  }
+  RecordProperty("parse_us", int(parse_ms_ * 1000));
+  std::printf("open and parse: %.2f ms\n", parse_ms_);
+}
+
+TEST_F(ModelGguf, TensorsLieAndSumAsInTheGolden) {
+  const nlohmann::json golden = Golden("tensors.json");
+  ASSERT_EQ(gguf_.tensors.size(), golden.size());
+  for (size_t i = 0; i < golden.size(); ++i) {
+    const TensorView& tensor = gguf_.tensors[i];
+    EXPECT_EQ(tensor.name, golden[i]["name"]);
+    EXPECT_EQ(InfoOf(tensor.type).name, golden[i]["type"].get<std::string>());
+    auto ne = golden[i]["ne"].get<std::vector<int64_t>>();
+    std::reverse(ne.begin(), ne.end());
+    EXPECT_EQ(tensor.shape, ne);
+    EXPECT_EQ(uint64_t(tensor.bytes.data() - file_->bytes().data()), golden[i]["offset"].get<uint64_t>());
+    EXPECT_EQ(tensor.bytes.size(), golden[i]["n_bytes"].get<uint64_t>());
+    double sum = 0, abs_sum = 0;
+    for (const float value : Values(tensor)) sum += double(value), abs_sum += std::fabs(double(value));
+    const double expected_abs = golden[i]["abs_sum"].get<double>();
+    EXPECT_NEAR(sum, golden[i]["sum"].get<double>(), 1e-9 * expected_abs) << tensor.name;
+    EXPECT_NEAR(abs_sum, expected_abs, 1e-9 * expected_abs) << tensor.name;
+  }
+}
+
+TEST_F(ModelGguf, DequantizedRowsAreTheGolden) {
+  const GoldenTensors golden(test::GoldenDir() + "/targets/smollm2/dequant.safetensors");
+  for (const auto& [type, name] : Golden("metadata.json")["dequant_samples"].items()) {
+    const std::vector<float> values = Values(*gguf_.FindTensor(name.get<std::string>()));
+    EXPECT_TRUE(SameBits({values.begin(), values.begin() + 256}, golden.Floats(type + ".first"))) << type;
+    EXPECT_TRUE(SameBits({values.end() - 256, values.end()}, golden.Floats(type + ".last"))) << type;
+  }
+  const std::vector<float> rows = Values(*gguf_.FindTensor("blk.0.attn_q.weight"));
+  EXPECT_TRUE(
+      SameBits({rows.begin(), rows.begin() + 4 * 576}, golden.Floats("blk.0.attn_q.row0_file_order")));
+}
+
+TEST_F(ModelGguf, ConfigurationAndTokenizerAreSmolLm2) {
+  const auto c = ConfigFromGguf(gguf_);
+  ASSERT_TRUE(c.ok()) << c.error().text;
+  EXPECT_EQ(c->layers, 30);
+  EXPECT_EQ(c->d_model, 576);
+  EXPECT_EQ(c->d_ffn, 1536);
+  EXPECT_EQ(c->heads, 9);
+  EXPECT_EQ(c->kv_heads, 3);
+  EXPECT_EQ(c->head_dim, 64);
+  EXPECT_EQ(c->vocab, 49152);
+  EXPECT_EQ(c->max_context, 8192);
+  EXPECT_EQ(c->rope_theta, 100000);
+  EXPECT_TRUE(c->tied_embeddings);
+  EXPECT_THAT(c->eos, testing::ElementsAre(2));
+  const auto spec = TokenizerSpecFromGguf(gguf_);
+  ASSERT_TRUE(spec.ok()) << spec.error().text;
+  EXPECT_EQ((*spec)->tokens.size(), 49152u);
+  EXPECT_EQ((*spec)->merges.size(), 48900u);
+  EXPECT_EQ((*spec)->added.size(), 17u);
+  EXPECT_EQ((*spec)->pre, PreTokenizer::kSmolLm);
+}
+
+TEST_F(ModelGguf, ListingShowsKeysAndTensors) {
+  const auto listing = ListModelFile(test::DefaultModelPath());
+  ASSERT_TRUE(listing.ok()) << listing.error().text;
+  EXPECT_EQ(listing->format, "GGUF v3");
+  EXPECT_EQ(listing->file_bytes, 98362432u);
+  ASSERT_EQ(listing->tensors.size(), 272u);
+  EXPECT_EQ(listing->tensors[0].name, "token_embd.weight");
+  EXPECT_EQ(listing->tensors[0].type, "Q8_0");
+  const auto tokens = std::ranges::find(listing->metadata, "tokenizer.ggml.tokens", &ListedKey::key);
+  ASSERT_NE(tokens, listing->metadata.end());
+  EXPECT_EQ(tokens->type, "string[49152]");
+  EXPECT_THAT(tokens->value, testing::StartsWith("<|endoftext|> <|im_start|>"));
+}
+
+}  // namespace
+}  // namespace dspark
