@@ -44,8 +44,9 @@ TEST(ChatTemplateTest, AnyOtherTemplateIsAnErrorThatNamesTheWayOut) {
   std::string spaced = kChatMl;
   spaced.insert(spaced.find("{% endfor"), " ");
   for (const std::string& jinja :
-       {other, spaced, kChatMl + "x", "x" + kChatMl, kChatMl.substr(0, kChatMl.size() / 2), std::string("{{"),
-        std::string("'"), std::string("\x1b[31m\n"), std::string(), std::string("-%}"), std::string("{%-")}) {
+       {other, spaced, kChatMl + "x", std::string(1, 'x') + kChatMl, kChatMl.substr(0, kChatMl.size() / 2),
+        std::string("{{"), std::string("'"), std::string("\x1b[31m\n"), std::string(), std::string("-%}"),
+        std::string("{%-")}) {
     const std::string error = Detect(jinja);
     EXPECT_NE(error.find("--raw"), std::string::npos) << jinja << ": " << error;
     EXPECT_EQ(error.find_first_of("\n\x1b"), std::string::npos) << error;
