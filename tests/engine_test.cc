@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <numeric>
 #include <random>
+#include <set>
 
 #include "chi_square.h"
 #include "draft/prompt_lookup.h"
@@ -81,6 +83,9 @@ class ScriptedDrafter : public Drafter {
   ScriptedDrafter(Kind kind, int vocab) : kind_(kind), vocab_(vocab) {}
   void Tell(SequenceId id, std::vector<int32_t> reply) { oracle_[id] = std::move(reply); }
 
+  // What sampled drafts are drawn from.
+  void DrawFrom(const std::vector<int32_t>& ids) { candidates_ = std::set<int32_t>(ids.begin(), ids.end()); }
+
   int max_tokens() const override { return 15; }
   void Begin(SequenceId id, std::span<const int32_t> prompt) override { state_[id] = {prompt.size(), 0}; }
   void Propose(std::span<ProposeRequest> requests) override {
@@ -106,11 +111,17 @@ class ScriptedDrafter : public Drafter {
     if (kind_ == Kind::kOracle && at < script.size() && random_() % 8 != 0) {
       proposal->tokens.push_back(script[at]);
     } else if (kind_ == Kind::kSampled) {
-      // q: four tokens with unequal weights, the draft drawn from it.
-      SparseDistribution q{{3, 40, 77, 200}, {0.5f, 0.25f, 0.125f, 0.125f}};
-      const uint32_t eighth = random_() % 8;
-      proposal->tokens.push_back(q.ids[eighth < 4 ? 0 : eighth < 6 ? 1 : eighth - 4]);
-      proposal->q.push_back(q);
+      // Drawn from q: a few tokens the target likes too, with weights of their own.
+      SparseDistribution q;
+      for (const int32_t token : candidates_) {
+        q.ids.push_back(token);
+        q.probs.push_back(float(1 + token % 3));
+      }
+      const float sum = std::accumulate(q.probs.begin(), q.probs.end(), 0.0f);
+      for (float& p : q.probs) p /= sum;
+      std::discrete_distribution<size_t> draw(q.probs.begin(), q.probs.end());
+      proposal->tokens.push_back(q.ids[draw(random_)]);
+      proposal->q.push_back(std::move(q));
     } else {
       proposal->tokens.push_back(int32_t(random_() % uint32_t(vocab_)));
     }
@@ -119,6 +130,7 @@ class ScriptedDrafter : public Drafter {
   Kind kind_;
   int vocab_;
   std::mt19937 random_{7};
+  std::set<int32_t> candidates_;
   std::map<SequenceId, std::vector<int32_t>> oracle_;
   std::map<SequenceId, State> state_;
 };
@@ -208,30 +220,60 @@ TEST(Engine, DraftsAreParkedWhereRowsAreDear) {
   EXPECT_EQ(RunOne(engine, request).stats.drafted, 0);
 }
 
-// Rejection with sampled drafts: the joint distribution of the first two tokens against the model's own, by χ².
+// The served distribution behind `text`.
+Distribution ServedAfter(TinyModel& model, const std::vector<int32_t>& text, const SamplingParams& sampling) {
+  KvTable kv(*model.blocks);
+  EXPECT_TRUE(kv.Reserve(int(text.size())));
+  const Segment segment{.tokens = text, .kv = &kv, .logits_from = int(text.size()) - 1};
+  float* logits = model.target->Forward({&segment, 1}, {}).logits;
+  Distribution served;
+  ServedDistribution(model.target->isa(), {logits, size_t(model.vocab())}, sampling, nullptr, &served);
+  return served;
+}
+
+// Rejection with sampled drafts, through the whole engine: the joint distribution of the reply's first two tokens against the
+// exact one.
 TEST(Engine, SampledDraftsKeepTheDistribution) {
   TinyModel model;
   Request request;
   request.prompt = {10, 40, 77, 12};
-  request.max_tokens = 2;
+  request.max_tokens = 3;
   request.ignore_eos = true;
   request.sampling = {.temperature = 1.5f, .top_k = 4};
-  const int kDraws = 20000;
-  std::map<std::pair<int, int>, double> plain, speculative;
-  ScriptedDrafter drafter(ScriptedDrafter::Kind::kSampled, model.vocab());
-  EngineOptions options{.max_sequences = 16, .fixed_draft = 3};
-  for (const bool draft : {false, true}) {
-    Engine engine(*model.target, *model.blocks, draft ? &drafter : nullptr, nullptr, {}, options);
-    for (int i = 0; i < kDraws; ++i) {
-      request.seed = uint64_t(i) + (draft ? 1000000 : 0);
-      ASSERT_TRUE(engine.Submit(request).ok());
-    }
-    for (const auto& [id, reply] : RunAll(engine)) {
-      ASSERT_EQ(reply.tokens.size(), 2u);
-      (draft ? speculative : plain)[{reply.tokens[0], reply.tokens[1]}] += 1;
+  std::map<std::pair<int32_t, int32_t>, size_t> category;
+  std::vector<double> exact;
+  std::vector<int32_t> likely;
+  const Distribution first = ServedAfter(model, request.prompt, request.sampling);
+  for (size_t i = 0; i < first.ids.size(); ++i) {
+    auto text = request.prompt;
+    text.push_back(first.ids[i]);
+    const Distribution second = ServedAfter(model, text, request.sampling);
+    for (size_t j = 0; j < second.ids.size(); ++j) {
+      category[{first.ids[i], second.ids[j]}] = exact.size();
+      exact.push_back(double(first.probs[i]) * second.probs[j]);
+      likely.push_back(second.ids[j]);
     }
   }
-  EXPECT_GT(TwoSampleChiSquareP(plain, speculative), 1e-4);
+  likely.insert(likely.end(), first.ids.begin(), first.ids.end());
+
+  ScriptedDrafter drafter(ScriptedDrafter::Kind::kSampled, model.vocab());
+  drafter.DrawFrom(likely);
+  Engine engine(*model.target, *model.blocks, &drafter, nullptr, {}, {.fixed_draft = 2});
+  std::vector<int64_t> counts(exact.size());
+  int accepted = 0;
+  constexpr int kDraws = 20000;
+  for (int i = 0; i < kDraws; ++i) {
+    request.seed = uint64_t(i);
+    ASSERT_TRUE(engine.Submit(request).ok());
+  }
+  for (const auto& [id, reply] : RunAll(engine)) {
+    const auto found = category.find({reply.tokens[0], reply.tokens[1]});
+    ASSERT_NE(found, category.end()) << "a token that truncation had removed";
+    ++counts[found->second];
+    accepted += reply.stats.accepted;
+  }
+  EXPECT_GT(ChiSquarePValue(counts, exact), 1e-4);
+  EXPECT_GT(accepted, kDraws / 20) << "too few drafts were kept for the comparison to mean anything";
 }
 
 TEST(Engine, EndsInsideAnAcceptedBlock) {

@@ -2,45 +2,16 @@
 // against the fp32 forward of the same file.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
-#include "core/mapped_file.h"
-#include "engine/engine.h"
-#include "load/model_files.h"
-#include "load/safetensors.h"
+#include "golden_tensors.h"
+#include "model/target.h"
 #include "test_data.h"
 
 namespace dspark::test {
 namespace {
-
-// A safetensors file and typed views of its tensors.
-class Goldens {
- public:
-  explicit Goldens(const std::string& path) : file_(Value(MappedFile::Open(path))) {
-    tensors_ = Value(ParseSafetensors(file_.bytes(), path));
-  }
-  template <class T>
-  std::vector<T> Read(const std::string& name) const {
-    const SafeTensor* tensor = tensors_.Find(name);
-    DSPARK_CHECK(tensor != nullptr);
-    std::vector<T> values(tensor->bytes.size() / sizeof(T));
-    std::memcpy(values.data(), tensor->bytes.data(), tensor->bytes.size());
-    return values;
-  }
-
- private:
-  template <class T>
-  static T Value(Result<T> result) {
-    if (!result) CheckFailed(__FILE__, __LINE__, result.error().text);
-    return std::move(result).value();
-  }
-  MappedFile file_;
-  Safetensors tensors_;
-};
 
 struct Loaded {
   Loaded(const std::string& path, Isa isa, const TargetLimits& limits) : pool(2, isa) {
@@ -88,9 +59,9 @@ TEST_P(GoldenTarget, PrefillDecodeAndRollback) {
   DSPARK_SKIP_WITHOUT_GOLDEN("targets/" + name);
   if (!IsaSupported(isa)) GTEST_SKIP() << "*** SKIPPED: this processor has no " << IsaName(isa);
   const std::string dir = GoldenDir() + "/targets/" + name;
-  const Goldens golden(dir + "/io.safetensors");
+  const GoldenTensors golden(dir + "/io.safetensors");
   Loaded model(dir, isa, {.max_rows = 64, .max_context = 128, .max_taps = 5});
-  const auto prompt = golden.Read<int32_t>("input_ids"), decode = golden.Read<int32_t>("decode_ids");
+  const auto prompt = golden.Ints("input_ids"), decode = golden.Ints("decode_ids");
   auto all = prompt;
   all.insert(all.end(), decode.begin(), decode.end());
   const size_t vocab = model.files.config.vocab, d = model.files.config.d_model;
@@ -102,7 +73,7 @@ TEST_P(GoldenTarget, PrefillDecodeAndRollback) {
   for (size_t i = 0; i < layers.size(); ++i) layers[i] = int(i);
   const Segment segment{.tokens = all, .position = 0, .kv = &kv};
   const ForwardOutput output = model.target->Forward({&segment, 1}, layers);
-  const auto logits = golden.Read<float>("logits"), taps = golden.Read<float>("taps");
+  const auto logits = golden.Floats("logits"), taps = golden.Floats("taps");
   float logit_difference = 0, tap_difference = 0;
   for (size_t r = 0; r < all.size(); ++r) {
     logit_difference = std::max(
@@ -126,14 +97,14 @@ TEST_P(GoldenTarget, PrefillDecodeAndRollback) {
     const auto row = LogitsOf(model, kv, {&decode[i], 1}, int(prompt.size() + i));
     one_by_one.insert(one_by_one.end(), row.begin(), row.end());
   }
-  EXPECT_LT(MaxDifference(one_by_one, golden.Read<float>("decode1_logits")), kTolerance);
+  EXPECT_LT(MaxDifference(one_by_one, golden.Floats("decode1_logits")), kTolerance);
   kv.Truncate(int(prompt.size()));
   EXPECT_LT(MaxDifference(LogitsOf(model, kv, {decode.data(), 8}, int(prompt.size())),
-                          golden.Read<float>("rollback_first_logits")),
+                          golden.Floats("rollback_first_logits")),
             kTolerance);
   kv.Truncate(int(prompt.size()) + 3);
-  EXPECT_LT(MaxDifference(LogitsOf(model, kv, golden.Read<int32_t>("rollback_other_ids"), int(prompt.size()) + 3),
-                          golden.Read<float>("rollback_logits")),
+  EXPECT_LT(MaxDifference(LogitsOf(model, kv, golden.Ints("rollback_other_ids"), int(prompt.size()) + 3),
+                          golden.Floats("rollback_logits")),
             kTolerance);
 }
 
@@ -167,17 +138,17 @@ double KlDivergence(std::span<const int32_t> ids, std::span<const float> referen
 TEST(ModelGolden, SmolLm2AgainstFp32) {
   DSPARK_SKIP_WITHOUT_MODEL();
   DSPARK_SKIP_WITHOUT_GOLDEN("targets/smollm2");
-  const Goldens golden(GoldenDir() + "/targets/smollm2/logits.safetensors");
+  const GoldenTensors golden(GoldenDir() + "/targets/smollm2/logits.safetensors");
   Loaded model(DefaultModelPath(), DetectIsa(), {.max_rows = 512, .max_logit_rows = 16, .max_context = 2048});
   const size_t vocab = model.files.config.vocab;
-  const auto positions = golden.Read<int32_t>("top64_positions");
-  const auto ids = golden.Read<int32_t>("top64_ids");
-  const auto logits = golden.Read<float>("top64_logits"), logsumexp = golden.Read<float>("logsumexp");
+  const auto positions = golden.Ints("top64_positions");
+  const auto ids = golden.Ints("top64_ids");
+  const auto logits = golden.Floats("top64_logits"), logsumexp = golden.Floats("logsumexp");
   double kl = 0;
   int rows = 0, agree = 0, near_ties = 0, near_tie_agree = 0;
   for (int p = 0; p < 12; ++p) {
-    auto tokens = golden.Read<int32_t>(fmt::format("prompt_ids.{}", p));
-    const auto continuation = golden.Read<int32_t>(fmt::format("continuation_ids.{}", p));
+    auto tokens = golden.Ints(fmt::format("prompt_ids.{}", p));
+    const auto continuation = golden.Ints(fmt::format("continuation_ids.{}", p));
     tokens.insert(tokens.end(), continuation.begin(), continuation.end());
     KvTable kv(*model.blocks);
     ASSERT_TRUE(kv.Reserve(int(tokens.size())));

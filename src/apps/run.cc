@@ -131,9 +131,9 @@ Result<Reply> Generate(Session& session, Request request, bool stream) {
   return reply;
 }
 
-// The first token is timed with the prompt: it needs the prompt's last pass and nothing else.
+// The first token belongs to the prompt's time.
 double DecodeRate(const SequenceStats& stats) {
-  return stats.decode_ms > 0 ? stats.completion_tokens * 1000.0 / stats.decode_ms : 0;
+  return stats.decode_ms > 0 ? (stats.completion_tokens - 1) * 1000.0 / stats.decode_ms : 0;
 }
 
 void PrintStats(const Session& session, const Reply& reply, bool per_position) {

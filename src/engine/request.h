@@ -39,15 +39,15 @@ struct TokenLogprob {
   float logprob = 0;
 };
 
-// Counted from the first decode round on. τ = (accepted + rounds) / rounds.
+// Rounds are counted after the prompt's last pass, which gives the first token. τ = (accepted + rounds) / rounds.
 struct SequenceStats {
   int prompt_tokens = 0, completion_tokens = 0;
   int rounds = 0;                   // forward passes that committed tokens
   int drafted = 0, accepted = 0;    // drafts verified; drafts kept
   std::vector<int> verified_at;     // [k]: rounds in which draft k + 1 was verified
   std::vector<int> accepted_at;     // [k]: rounds in which draft k + 1 was kept
-  double prompt_ms = 0;             // steps that only prefilled
-  double decode_ms = 0;             // steps that committed tokens, drafting and verification included
+  double prompt_ms = 0;             // steps up to the first token
+  double decode_ms = 0;             // rounds, drafting and verification included
   double draft_ms = 0, verify_ms = 0;  // of decode_ms: proposing; target pass and accept rule
 
   double Tau() const { return rounds ? double(accepted + rounds) / rounds : 0; }

@@ -65,7 +65,8 @@ void Engine::Propose() {
   propose_.clear();
   for (Slot& slot : slots_) {
     slot.sequence->proposal.Clear();
-    if (!drafter_ || !slot.commits || !slot.sequence->request.speculate) continue;
+    // A prompt's last pass gives one token: rounds, and with them τ, are counted from the next pass on.
+    if (!drafter_ || !slot.commits || slot.sequence->Generated() == 0 || !slot.sequence->request.speculate) continue;
     const int most = std::min(DraftRoom(*slot.sequence), drafter_->max_tokens());
     if (most > 0) propose_.push_back({slot.sequence->id, most, &slot.sequence->proposal});
   }
@@ -245,9 +246,13 @@ void Engine::AddLogprobs(int top, std::span<const float> logits, TokenEvent* eve
 // `committed` tokens came out of the round; fewer than accepted + 1 where the reply ended inside the block.
 void Engine::RecordStats(const Slot& slot, int committed) {
   SequenceStats& stats = slot.sequence->stats;
+  stats.completion_tokens += committed;
+  if (stats.completion_tokens == committed) {  // the prompt's last pass
+    stats.prompt_ms += NowMs() - step_start_ms_;
+    return;
+  }
   const int verified = slot.sequence->proposal.size();
   const int kept = std::min(slot.result.accepted, committed);
-  stats.completion_tokens += committed;
   stats.rounds += 1;
   stats.drafted += verified;
   stats.accepted += kept;

@@ -131,7 +131,6 @@ Status ReadRope(const Section& config, ModelConfig* c) {
   if (!parameters->is_object()) return config.Wrong(key, "an object");
   const Section rope{*parameters, config.path + ": " + key};
   DSPARK_ASSIGN_OR_RETURN(c->rope_theta, rope.Real("rope_theta", c->rope_theta));
-  if (c->rope_theta <= 0) return rope.Wrong("rope_theta", "a positive number");
   const char* type_key = rope.Find("rope_type") ? "rope_type" : "type";
   DSPARK_ASSIGN_OR_RETURN(const std::string type, rope.Text(type_key, "default"));
   if (type == "default") return {};
@@ -146,7 +145,7 @@ Status ReadEndTokens(const Section& config, const std::string& dir, ModelConfig*
   if (!bos.empty()) c->bos = bos[0];
   DSPARK_ASSIGN_OR_RETURN(c->eos, config.TokenIds("eos_token_id"));
   const std::string path = dir + "/generation_config.json";
-  if (!std::filesystem::exists(path)) return {};
+  if (!FileExists(path)) return {};
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
   DSPARK_ASSIGN_OR_RETURN(const std::vector<int32_t> eos, (Section{json, path}.TokenIds("eos_token_id")));
   if (!eos.empty()) c->eos = eos;
@@ -172,11 +171,11 @@ Result<ModelConfig> ConfigFromHf(const std::string& dir) {
 
 Result<std::string> ChatTemplateFromHf(const std::string& dir) {
   const std::string jinja = dir + "/chat_template.jinja", path = dir + "/tokenizer_config.json";
-  if (std::filesystem::exists(jinja)) {
+  if (FileExists(jinja)) {
     DSPARK_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(jinja));
     return std::string(file.bytes().begin(), file.bytes().end());
   }
-  if (!std::filesystem::exists(path)) return std::string();
+  if (!FileExists(path)) return std::string();
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
   return Section{json, path}.Text("chat_template", "");
 }

@@ -1,6 +1,5 @@
 #include "load/hf_weights.h"
 
-#include <filesystem>
 #include <set>
 #include <utility>
 
@@ -30,8 +29,8 @@ constexpr std::string_view kInverseFrequencies = ".self_attn.rotary_emb.inv_freq
 // The files that hold the weights. Shard names come from a file and must stay inside the directory.
 Result<std::vector<std::string>> WeightFiles(const std::string& dir) {
   const std::string single = dir + "/model.safetensors", index = dir + "/model.safetensors.index.json";
-  if (std::filesystem::exists(single)) return std::vector<std::string>{single};
-  if (!std::filesystem::exists(index)) {
+  if (FileExists(single)) return std::vector<std::string>{single};
+  if (!FileExists(index)) {
     return MakeError(
         "{}: neither model.safetensors nor model.safetensors.index.json; is the download complete?", dir);
   }

@@ -1,5 +1,7 @@
 #include "load/json_file.h"
 
+#include <filesystem>
+
 #include "core/mapped_file.h"
 
 namespace dspark {
@@ -12,6 +14,11 @@ Result<nlohmann::json> ReadJsonObject(const std::string& path) {
       nlohmann::json::parse(file.bytes().begin(), file.bytes().end(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return MakeError("{}: not a JSON object; download the file again", path);
   return json;
+}
+
+bool FileExists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
 }
 
 }  // namespace dspark

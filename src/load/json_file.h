@@ -1,4 +1,4 @@
-// Small JSON files from outside (config.json and its companions).
+// Small files of model directories (config.json and its companions).
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -10,5 +10,8 @@ namespace dspark {
 
 // The object in the file, at most 64 MB of text. Error: the path with what is wrong.
 Result<nlohmann::json> ReadJsonObject(const std::string& path);
+
+// True when there is something at the path that may be looked at.
+bool FileExists(const std::string& path);
 
 }  // namespace dspark

@@ -9,10 +9,21 @@
 #include "load/gguf_tokenizer.h"
 #include "load/hf_config.h"
 #include "load/hf_weights.h"
+#include "load/json_file.h"
 #include "load/mapped_weights.h"
+#include "load/tokenizer_json.h"
 
 namespace dspark {
 namespace {
+
+// Every id the tokenizer gives must have a row in the embedding.
+Result<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerSpec spec, int vocab) {
+  if (spec.tokens.size() > size_t(vocab)) {
+    return MakeError("{}: {} tokens but only {} rows in the embedding; the file is damaged", spec.where,
+                     spec.tokens.size(), vocab);
+  }
+  return Tokenizer::Make(std::move(spec));
+}
 
 Result<ModelFiles> OpenGguf(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
@@ -27,11 +38,7 @@ Result<ModelFiles> OpenGguf(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(model.config, ConfigFromGguf(gguf));
   DSPARK_ASSIGN_OR_RETURN(std::optional<TokenizerSpec> spec, TokenizerSpecFromGguf(gguf));
   if (spec) {
-    if (spec->tokens.size() > size_t(model.config.vocab)) {
-      return MakeError("{}: {} tokens but only {} rows in token_embd.weight; the file is damaged", path,
-                       spec->tokens.size(), model.config.vocab);
-    }
-    DSPARK_ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::Make(std::move(*spec)));
+    DSPARK_ASSIGN_OR_RETURN(model.tokenizer, MakeTokenizer(std::move(*spec), model.config.vocab));
   }
   DSPARK_ASSIGN_OR_RETURN(const std::string_view chat_template,
                           gguf.GetOr<std::string_view>("tokenizer.chat_template", ""));
@@ -47,7 +54,7 @@ Result<ModelFiles> OpenGguf(const std::string& path) {
 }
 
 Result<ModelFiles> OpenDirectory(const std::string& dir) {
-  if (!std::filesystem::exists(dir + "/config.json")) {
+  if (!FileExists(dir + "/config.json")) {
     return MakeError(
         "{}: no config.json in this directory; give a .gguf file or a Hugging Face model's directory", dir);
   }
@@ -57,13 +64,18 @@ Result<ModelFiles> OpenDirectory(const std::string& dir) {
   DSPARK_RETURN_IF_ERROR(CheckLlamaTensors(model.config, *weights));
   model.weights = std::move(weights);
   DSPARK_ASSIGN_OR_RETURN(model.chat_template, ChatTemplateFromHf(dir));
+  if (const std::string path = dir + "/tokenizer.json"; FileExists(path)) {
+    DSPARK_ASSIGN_OR_RETURN(TokenizerSpec spec, TokenizerSpecFromJson(path));
+    DSPARK_ASSIGN_OR_RETURN(model.tokenizer, MakeTokenizer(std::move(spec), model.config.vocab));
+  }
   return model;
 }
 
 }  // namespace
 
 Result<ModelFiles> OpenModel(const std::string& path) {
-  return std::filesystem::is_directory(path) ? OpenDirectory(path) : OpenGguf(path);
+  std::error_code error;
+  return std::filesystem::is_directory(path, error) ? OpenDirectory(path) : OpenGguf(path);
 }
 
 }  // namespace dspark

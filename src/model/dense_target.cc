@@ -80,7 +80,8 @@ void DenseTarget::PlanRows(std::span<const Segment> segments) {
   logit_rows_.clear();
   for (const Segment& segment : segments) {
     const int first = int(tokens_.size()), rows = int(segment.tokens.size());
-    DSPARK_CHECK_LE(segment.position + rows, std::min(segment.kv->capacity(), limits_.max_context));
+    DSPARK_CHECK_LE(segment.position + rows, segment.kv->capacity());
+    DSPARK_CHECK_LE(segment.position + rows, limits_.max_context);
     attention_segments_.push_back({segment.kv->blocks(), first, rows, segment.position});
     for (int i = 0; i < rows; ++i) {
       tokens_.push_back(segment.tokens[i]);

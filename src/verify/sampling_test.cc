@@ -122,6 +122,19 @@ TEST(ServedDistribution, EqualsTheDefinition) {
   }
 }
 
+TEST(ServedDistribution, EveryInstructionSetServesTheSameBits) {
+  const auto logits = RandomLogits(10007, 77, 15);
+  for (const SamplingParams& params : std::vector<SamplingParams>{
+           {.temperature = 0.9f}, {.top_k = 50, .top_p = 0.9f}, {.top_p = 0.9f}, {.min_p = 0.01f}}) {
+    const Distribution reference = Serve(Isa::kReference, logits, params);
+    for (Isa isa : Isas()) {
+      const Distribution d = Serve(isa, logits, params);
+      EXPECT_EQ(d.ids, reference.ids) << IsaName(isa);
+      EXPECT_EQ(d.probs, reference.probs) << IsaName(isa);
+    }
+  }
+}
+
 TEST(ServedDistribution, TiesGoToTheLowerId) {
   const std::vector<float> equal(8, 1.5f);
   for (Isa isa : Isas()) {
