@@ -152,6 +152,8 @@ void PackedMatrix::SetRowGroup(int group, TensorType type, const uint8_t* src, s
   for (int r = 0; r < rows; ++r) SetRow(group * kGroupRows + r, type, src + r * stride);
 }
 
+void PackedMatrix::SetNext(const PackedMatrix& next) { next_ = {next.data(), next.GroupBytes(), next.n()}; }
+
 void PackedMatrix::GetRow(int row, float* values) const {
   DSPARK_CHECK(row >= 0 && row < n_);
   const int lane = row % kGroupRows;
@@ -196,26 +198,31 @@ void Activations::Resize(int rows, int cols) {
   block_stride_ = BlockStride(cols);
 }
 
-void Activations::QuantizeRow(int r, Isa isa) {
-  DSPARK_CHECK(r >= 0 && r < rows_);
-  DSPARK_CHECK_EQ(cols_ % kBlockSize, 0);
-  QuantizedBlock* out = quantized_.data() + size_t(r) * block_stride_;
+void Activations::QuantizeColumns(int r, Range columns, Isa isa) {
+  DSPARK_CHECK(r >= 0 && r < rows_ && columns.end <= cols_);
+  DSPARK_CHECK(columns.begin % kBlockSize == 0 && columns.end % kBlockSize == 0);
+  const float* values = Row(r) + columns.begin;
+  const int blocks = columns.size() / kBlockSize;
+  QuantizedBlock* out = quantized_.data() + size_t(r) * block_stride_ + columns.begin / kBlockSize;
   switch (isa) {
     case Isa::kReference:
-      return QuantizeReference(Row(r), cols_ / kBlockSize, out);
+      return QuantizeReference(values, blocks, out);
     case Isa::kAvx2:
     case Isa::kAvx512Vnni:
-      return QuantizeAvx2(Row(r), cols_ / kBlockSize, out);
+      return QuantizeAvx2(values, blocks, out);
   }
 }
 
-Range MatMulColumns(const Worker& worker, int n) { return worker.Share(n, kGroupRows); }
+// Whole blocks of 32, so that a worker can quantise what it has computed.
+Range MatMulColumns(const Worker& worker, int n) { return worker.Share(n, kBlockSize); }
 
 void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, float* y, size_t y_stride,
             Store store) {
   DSPARK_CHECK_EQ(x.cols(), w.k());
   const Range columns = MatMulColumns(worker, w.n());
   if (x.rows() == 0 || columns.size() == 0) return;
+  const int first_group = columns.begin / kGroupRows, end_group = (columns.end + kGroupRows - 1) / kGroupRows;
+  const size_t next_group = MatMulColumns(worker, w.next_.n).begin / kGroupRows;
   const MatMulTask task = {.format = w.format(),
                            .n = w.n(),
                            .k = w.k(),
@@ -229,8 +236,10 @@ void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, f
                            .y = y,
                            .y_stride = y_stride,
                            .store = store,
-                           .first_group = columns.begin / kGroupRows,
-                           .end_group = (columns.end + kGroupRows - 1) / kGroupRows};
+                           .first_group = first_group,
+                           .end_group = end_group,
+                           .share_end = w.data() + end_group * w.GroupBytes(),
+                           .next_share = w.next_.data ? w.next_.data + next_group * w.next_.group_bytes : w.data()};
   switch (worker.isa()) {
     case Isa::kReference:
       return MatMulReference(task);

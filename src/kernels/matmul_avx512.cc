@@ -27,6 +27,29 @@ constexpr size_t kPrefetchBytes = 16384;
 template <int kRows>
 constexpr _mm_hint kPrefetchHint = kRows <= 2 ? _MM_HINT_T0 : _MM_HINT_T1;
 
+// Asks for what this worker reads kPrefetchBytes later: the rest of its share, then its share of the next matrix.
+template <_mm_hint kHint>
+class Prefetcher {
+ public:
+  Prefetcher(const MatMulTask& task, const uint8_t* now) : ahead_(now + kPrefetchBytes), end_(task.share_end) {
+    next_ = task.next_share;
+    if (ahead_ >= end_) MoveOn();
+  }
+  template <int kBytes>
+  void Ask() {
+    for (int line = 0; line < kBytes; line += 64) _mm_prefetch(reinterpret_cast<const char*>(ahead_ + line), kHint);
+    ahead_ += kBytes;
+    if (ahead_ >= end_) MoveOn();
+  }
+
+ private:
+  void MoveOn() {
+    ahead_ = next_ + (ahead_ - end_);
+    end_ = reinterpret_cast<const uint8_t*>(UINTPTR_MAX);
+  }
+  const uint8_t *ahead_, *end_, *next_;
+};
+
 template <class T>
 T Load(const void* p) {
   T v;
@@ -96,16 +119,14 @@ void QuantizedTile(const MatMulTask& task, int group, int row) {
   const int blocks = task.k / kBlockSize;
   const uint8_t* levels = task.groups + group * task.group_bytes;
   const uint8_t* scales = levels + blocks * Layout::kLevelBytes;
-  const uint8_t* ahead = levels + kPrefetchBytes;
+  Prefetcher<kPrefetchHint<kRows>> prefetcher(task, levels);
   const uint8_t* x = reinterpret_cast<const uint8_t*>(task.quantized + row * task.quantized_stride);
   const size_t x_stride = task.quantized_stride * sizeof(QuantizedBlock);
   __m512 acc[kRows];
 #pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) acc[m] = _mm512_setzero_ps();
   for (int b = 0; b < blocks; ++b) {
-    for (int line = 0; line < Layout::kLevelBytes + Layout::kScaleBytes; line += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + line), kPrefetchHint<kRows>);
-    }
+    prefetcher.template Ask<Layout::kLevelBytes + Layout::kScaleBytes>();
     __m512i dot[kRows];
     for (int m = 0; m < kRows; ++m) dot[m] = StartOfDot<kFormat>(x + m * x_stride);
     DotBlock<kFormat, kRows>(levels, x, x_stride, dot);
@@ -124,7 +145,6 @@ void QuantizedTile(const MatMulTask& task, int group, int row) {
     }
     levels += Layout::kLevelBytes;
     scales += Layout::kScaleBytes;
-    ahead += Layout::kLevelBytes + Layout::kScaleBytes;
     x += sizeof(QuantizedBlock);
   }
   StoreTile<kRows>(task, group, row, acc);

@@ -48,6 +48,8 @@ struct MatMulTask {
   size_t y_stride;
   Store store;
   int first_group, end_group;
+  const uint8_t* share_end;   // where this worker's groups end
+  const uint8_t* next_share;  // what it reads after them
 };
 
 void MatMulReference(const MatMulTask& task);

@@ -183,13 +183,9 @@ void DenseTarget::FfnBlock(Worker& worker, int layer) {
   for (int r = 0; r < count; ++r) {
     SwiGlu(worker.isa(), hidden_.Row(r) + columns.begin, up_.data() + r * hidden_.stride() + columns.begin,
            columns.size());
+    if (hidden_int8_) hidden_.QuantizeColumns(r, columns, worker.isa());
   }
   worker.Barrier();
-  if (hidden_int8_) {
-    const Range rows = worker.Share(count);
-    for (int r = rows.begin; r < rows.end; ++r) hidden_.QuantizeRow(r, worker.isa());
-    worker.Barrier();
-  }
   MatMul(worker, w.down, hidden_, x_.data(), x_stride_, Store::kAdd);
   worker.Barrier();
 }

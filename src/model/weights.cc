@@ -104,6 +104,9 @@ Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool) {
     offset += slot.matrix->Bytes();
     Pack(source, slot, pool);
   }
+  for (size_t i = 0; i < slots.matrices.size(); ++i) {
+    slots.matrices[i].matrix->SetNext(*slots.matrices[(i + 1) % slots.matrices.size()].matrix);
+  }
   return weights;
 }
 
