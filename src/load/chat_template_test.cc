@@ -39,14 +39,14 @@ TEST(ChatTemplateTest, LayoutDoesNotMatter) {
 }
 
 TEST(ChatTemplateTest, AnyOtherTemplateIsAnErrorThatNamesTheWayOut) {
-  std::string other = kChatMl;
-  other.replace(other.find("im_end"), 6, "im_End");
-  std::string spaced = kChatMl;
-  spaced.insert(spaced.find("{% endfor"), " ");
-  for (const std::string& jinja :
-       {other, spaced, kChatMl + "x", std::string(1, 'x') + kChatMl, kChatMl.substr(0, kChatMl.size() / 2),
-        std::string("{{"), std::string("'"), std::string("\x1b[31m\n"), std::string(), std::string("-%}"),
-        std::string("{%-")}) {
+  std::vector<std::string> cases = {"{{",  "'",     "\x1b[31m\n", "",      "-%}",
+                                    "{%-", kChatMl, kChatMl,      kChatMl, kChatMl};
+  std::string* const other = &cases[6];
+  other[0].replace(other[0].find("im_end"), 6, "im_End");
+  other[1].insert(other[1].find("{% endfor"), 1, ' ');  // printed: it follows a value, not a line break
+  other[2].push_back('x');
+  other[3].resize(kChatMl.size() / 2);
+  for (const std::string& jinja : cases) {
     const std::string error = Detect(jinja);
     EXPECT_NE(error.find("--raw"), std::string::npos) << jinja << ": " << error;
     EXPECT_EQ(error.find_first_of("\n\x1b"), std::string::npos) << error;
