@@ -23,12 +23,8 @@ constexpr int kTileRows = 8;
 // How far ahead of its use a group's data is asked for: about a microsecond of one core's share of memory.
 constexpr size_t kPrefetchBytes = 16384;
 
-// Into L1 while the weights are all that flows; into L2 once more rows of activations want L1 for themselves.
-template <int kRows>
-constexpr _mm_hint kPrefetchHint = kRows <= 2 ? _MM_HINT_T0 : _MM_HINT_T1;
-
 // Asks for what this worker reads kPrefetchBytes later: the rest of its share, then its share of the next matrix.
-template <_mm_hint kHint>
+// Into L2: L1 belongs to the activations and the hardware's own streams.
 class Prefetcher {
  public:
   Prefetcher(const MatMulTask& task, const uint8_t* now) : ahead_(now + kPrefetchBytes), end_(task.share_end) {
@@ -37,7 +33,9 @@ class Prefetcher {
   }
   template <int kBytes>
   void Ask() {
-    for (int line = 0; line < kBytes; line += 64) _mm_prefetch(reinterpret_cast<const char*>(ahead_ + line), kHint);
+    for (int line = 0; line < kBytes; line += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(ahead_ + line), _MM_HINT_T1);
+    }
     ahead_ += kBytes;
     if (ahead_ >= end_) MoveOn();
   }
@@ -119,7 +117,7 @@ void QuantizedTile(const MatMulTask& task, int group, int row) {
   const int blocks = task.k / kBlockSize;
   const uint8_t* levels = task.groups + group * task.group_bytes;
   const uint8_t* scales = levels + blocks * Layout::kLevelBytes;
-  Prefetcher<kPrefetchHint<kRows>> prefetcher(task, levels);
+  Prefetcher prefetcher(task, levels);
   const uint8_t* x = reinterpret_cast<const uint8_t*>(task.quantized + row * task.quantized_stride);
   const size_t x_stride = task.quantized_stride * sizeof(QuantizedBlock);
   __m512 acc[kRows];
