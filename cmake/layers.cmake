@@ -90,7 +90,7 @@ function(dspark_tests)
   endforeach()
 endfunction()
 
-# Micro-benchmarks: src/<layer>/x_bench.cc, one binary per layer.
+# Micro-benchmarks: src/<layer>/x_bench.cc, one binary per layer. Whole-model ones: bench/.
 function(dspark_benchmarks)
   find_package(benchmark REQUIRED)
   foreach(layer ${DSPARK_LAYERS})
@@ -100,6 +100,8 @@ function(dspark_benchmarks)
       target_link_libraries(dspark_${layer}_bench PRIVATE dspark_${layer} benchmark::benchmark_main)
     endif()
   endforeach()
+  add_executable(never_slower bench/never_slower.cc)
+  target_link_libraries(never_slower PRIVATE dspark_engine)
 endfunction()
 
 # Fuzz targets: fuzz/x_fuzz.cc, one binary each, libFuzzer's main.

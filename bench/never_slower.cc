@@ -1,0 +1,149 @@
+// Speculation against plain decoding on real prompts: prompt lookup, and a source whose drafts are all wrong.
+//
+//   never_slower MODEL PROMPTS.jsonl... [--per-set N] [--tokens N] [--runs N]
+//
+// Greedy, one sequence. Every prompt is run plain, with lookup and with useless drafts in turn, `--runs` times (default
+// 5), so that what disturbs the machine disturbs all alike. A set's figure is the median over runs of the ratio of its
+// total decode times. Replies must be equal token for token, or the program fails.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "draft/prompt_lookup.h"
+#include "engine/engine.h"
+#include "load/chat_template.h"
+#include "load/model_files.h"
+
+namespace dspark {
+namespace {
+
+// Always proposes, never right: a token no reply contains.
+class UselessDrafter : public Drafter {
+ public:
+  explicit UselessDrafter(int32_t token) : token_(token) {}
+  int max_tokens() const override { return 7; }
+  void Begin(SequenceId, std::span<const int32_t>) override {}
+  void Propose(std::span<ProposeRequest> requests) override {
+    for (const ProposeRequest& r : requests) r.proposal->tokens.assign(std::min(r.max_tokens, 7), token_);
+  }
+  void Observe(std::span<const ObservedRows>) override {}
+  void End(SequenceId) override {}
+
+ private:
+  int32_t token_;
+};
+
+struct Options {
+  std::string model;
+  std::vector<std::string> files;
+  int per_set = 5, tokens = 128, runs = 5;
+};
+
+struct Bench {
+  ModelFiles files;
+  ThreadPool pool{UsableCores()};
+  std::unique_ptr<Target> target;
+  std::unique_ptr<BlockPool> blocks;
+  CostTable costs;
+};
+
+std::vector<std::vector<int32_t>> Prompts(const Bench& bench, const std::string& path, int count) {
+  std::ifstream in(path);
+  std::vector<std::vector<int32_t>> prompts;
+  const ChatFormat format = DetectChatFormat(bench.files.chat_template).value();
+  for (std::string line; int(prompts.size()) < count && std::getline(in, line);) {
+    const std::string text = nlohmann::json::parse(line)["turns"][0].get<std::string>();
+    auto ids = bench.files.tokenizer->Encode(RenderChat(format, {{"user", text}}, true), true);
+    if (ids.size() < 1500) prompts.push_back(std::move(ids));
+  }
+  return prompts;
+}
+
+struct Total {
+  double ms = 0;
+  int tokens = 0, rounds = 0, accepted = 0;
+};
+
+void Run(Bench& bench, Drafter* drafter, const std::vector<int32_t>& prompt, int tokens, Total* total,
+         std::vector<int32_t>* reply) {
+  Engine engine(*bench.target, *bench.blocks, drafter, nullptr, bench.costs, {.max_sequences = 1});
+  Request request;
+  request.prompt = prompt;
+  request.sampling.temperature = 0;
+  request.max_tokens = tokens;
+  if (!engine.Submit(request).ok()) std::abort();
+  while (!engine.Idle()) {
+    for (const TokenEvent& event : engine.Step()) {
+      reply->push_back(event.token);
+      if (!event.stats) continue;
+      total->ms += event.stats->decode_ms;
+      total->tokens += event.stats->completion_tokens - 1;
+      total->rounds += event.stats->rounds;
+      total->accepted += event.stats->accepted;
+    }
+  }
+}
+
+double Median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+void RunSet(Bench& bench, const Options& options, const std::string& path) {
+  const auto prompts = Prompts(bench, path, options.per_set);
+  UselessDrafter useless(0);
+  std::vector<double> rate, lookup_ratio, useless_ratio;
+  double tau = 0;
+  for (int run = 0; run < options.runs; ++run) {
+    Total plain, lookup, wrong;
+    PromptLookup source;
+    for (const auto& prompt : prompts) {
+      std::vector<int32_t> replies[3];
+      Run(bench, nullptr, prompt, options.tokens, &plain, &replies[0]);
+      Run(bench, &source, prompt, options.tokens, &lookup, &replies[1]);
+      Run(bench, &useless, prompt, options.tokens, &wrong, &replies[2]);
+      if (replies[1] != replies[0] || replies[2] != replies[0]) {
+        std::fprintf(stderr, "%s: a speculative reply differs from the plain one\n", path.c_str());
+        std::exit(1);
+      }
+    }
+    rate.push_back(plain.tokens * 1000.0 / plain.ms);
+    lookup_ratio.push_back(plain.ms / lookup.ms);
+    useless_ratio.push_back(plain.ms / wrong.ms);
+    tau = double(lookup.accepted + lookup.rounds) / std::max(1, lookup.rounds);
+  }
+  fmt::print("| {} | {} | {:.0f} | {:.2f} | {:.2f}× | {:.2f}× |\n", std::filesystem::path(path).stem().string(),
+             prompts.size(), Median(rate), tau, Median(lookup_ratio), Median(useless_ratio));
+  std::fflush(stdout);
+}
+
+}  // namespace
+}  // namespace dspark
+
+int main(int argc, char** argv) {
+  using namespace dspark;
+  Options options;
+  CLI::App app{"Speculation against plain decoding on real prompts"};
+  app.add_option("model", options.model)->required();
+  app.add_option("files", options.files)->required();
+  app.add_option("--per-set", options.per_set);
+  app.add_option("--tokens", options.tokens);
+  app.add_option("--runs", options.runs);
+  CLI11_PARSE(app, argc, argv);
+  auto files = OpenModel(options.model);
+  if (!files) {
+    std::fprintf(stderr, "%s\n", files.error().text.c_str());
+    return 1;
+  }
+  Bench bench;
+  bench.files = std::move(files).value();
+  bench.target = LoadTarget(bench.files, bench.pool, {.max_context = 2048}).value();
+  bench.blocks = std::make_unique<BlockPool>(bench.target->kv_layout(), 64);
+  bench.costs = MeasureCosts(*bench.target, *bench.blocks);
+  fmt::print("| set | prompts | plain tok/s | lookup τ | lookup | useless drafts |\n|---|---|---|---|---|---|\n");
+  for (const std::string& path : options.files) RunSet(bench, options, path);
+  return 0;
+}
