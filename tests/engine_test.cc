@@ -65,8 +65,12 @@ Request RandomRequest(uint32_t seed, int vocab) {
   request.ignore_eos = true;
   if (seed % 3 == 1) request.sampling = {.temperature = 0.9f, .top_k = 40, .top_p = 0.95f};
   if (seed % 3 == 2) {
-    request.sampling = {.temperature = 0.7f, .min_p = 0.02f, .repetition_penalty = 1.2f, .presence_penalty = 0.3f,
-                        .frequency_penalty = 0.2f, .logit_bias = {{5, 1.5f}}};
+    request.sampling = {.temperature = 0.7f,
+                        .min_p = 0.02f,
+                        .repetition_penalty = 1.2f,
+                        .presence_penalty = 0.3f,
+                        .frequency_penalty = 0.2f,
+                        .logit_bias = {{5, 1.5f}}};
   }
   return request;
 }
@@ -231,8 +235,8 @@ Distribution ServedAfter(TinyModel& model, const std::vector<int32_t>& text, con
   return served;
 }
 
-// Rejection with sampled drafts, through the whole engine: the joint distribution of the reply's first two tokens against the
-// exact one.
+// Rejection with sampled drafts, through the whole engine: the joint distribution of the reply's first two
+// tokens against the exact one.
 TEST(Engine, SampledDraftsKeepTheDistribution) {
   TinyModel model;
   Request request;
@@ -288,7 +292,8 @@ TEST(Engine, EndsInsideAnAcceptedBlock) {
     cut.stop_tokens = {whole.tokens[at]};
     const Reply plain = Plain(model, cut);
     ScriptedDrafter drafter(ScriptedDrafter::Kind::kOracle, model.vocab());
-    Engine engine(*model.target, *model.blocks, &drafter, model.files.tokenizer.get(), {}, {.fixed_draft = 15});
+    Engine engine(*model.target, *model.blocks, &drafter, model.files.tokenizer.get(), {},
+                  {.fixed_draft = 15});
     const auto id = engine.Submit(cut);
     drafter.Tell(*id, whole.tokens);
     const Reply reply = RunAll(engine)[*id];
@@ -329,7 +334,8 @@ TEST(Engine, StopStringsEndTheTextBeforeThem) {
 
 TEST(Engine, LogprobsAreTheModelsOwn) {
   TinyModel model;
-  Request request = RandomRequest(2, model.vocab());  // penalties and bias, which log-probabilities must not show
+  Request request =
+      RandomRequest(2, model.vocab());  // penalties and bias, which log-probabilities must not show
   request.max_tokens = 12;
   request.top_logprobs = 3;
   PromptLookup drafter;
@@ -350,7 +356,8 @@ TEST(Engine, LogprobsAreTheModelsOwn) {
     const TokenEvent& event = reply.events[i + 1 - request.prompt.size()];
     EXPECT_NEAR(event.logprob.logprob, logits[tokens[i + 1]] - std::log(sum), 1e-4);
     ASSERT_EQ(event.top.size(), 3u);
-    EXPECT_NEAR(event.top[0].logprob, *std::max_element(logits, logits + model.vocab()) - std::log(sum), 1e-4);
+    EXPECT_NEAR(event.top[0].logprob, *std::max_element(logits, logits + model.vocab()) - std::log(sum),
+                1e-4);
     EXPECT_GE(event.top[0].logprob, event.top[1].logprob);
   }
 }

@@ -1,5 +1,5 @@
-// The target against reference implementations: tiny Llamas from Hugging Face directories in fp32, and SmolLM2 from its GGUF
-// against the fp32 forward of the same file.
+// The target against reference implementations: tiny Llamas from Hugging Face directories in fp32, and
+// SmolLM2 from its GGUF against the fp32 forward of the same file.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -77,15 +77,17 @@ TEST_P(GoldenTarget, PrefillDecodeAndRollback) {
   float logit_difference = 0, tap_difference = 0;
   for (size_t r = 0; r < all.size(); ++r) {
     logit_difference = std::max(
-        logit_difference, MaxDifference({output.logits + r * output.logits_stride, vocab}, {&logits[r * vocab], vocab}));
+        logit_difference,
+        MaxDifference({output.logits + r * output.logits_stride, vocab}, {&logits[r * vocab], vocab}));
     for (size_t l = 0; l < layers.size(); ++l) {
-      tap_difference = std::max(tap_difference, MaxDifference({output.taps + r * output.taps_stride + l * d, d},
-                                                              {&taps[(l * all.size() + r) * d], d}));
+      tap_difference =
+          std::max(tap_difference, MaxDifference({output.taps + r * output.taps_stride + l * d, d},
+                                                 {&taps[(l * all.size() + r) * d], d}));
     }
   }
   RecordProperty("logits", fmt::format("{:.2e}", logit_difference));
-  fmt::print("{} {}: largest difference of logits {:.2e}, of taps {:.2e}\n", name, IsaName(isa), logit_difference,
-             tap_difference);
+  fmt::print("{} {}: largest difference of logits {:.2e}, of taps {:.2e}\n", name, IsaName(isa),
+             logit_difference, tap_difference);
   EXPECT_LT(logit_difference, kTolerance);
   EXPECT_LT(tap_difference, kTolerance);
 
@@ -118,8 +120,8 @@ INSTANTIATE_TEST_SUITE_P(Tiny, GoldenTarget,
                          CaseName);
 
 // KL(reference ‖ ours) of one row, with everything outside the reference's 64 likeliest tokens as one bucket.
-double KlDivergence(std::span<const int32_t> ids, std::span<const float> reference, double reference_logsumexp,
-                    std::span<const float> ours) {
+double KlDivergence(std::span<const int32_t> ids, std::span<const float> reference,
+                    double reference_logsumexp, std::span<const float> ours) {
   double most = -1e30, sum = 0;
   for (float x : ours) most = std::max(most, double(x));
   for (float x : ours) sum += std::exp(x - most);
@@ -172,8 +174,9 @@ TEST(ModelGolden, SmolLm2AgainstFp32) {
       near_tie_agree += tie && same;
     }
   }
-  fmt::print("SmolLM2, {} rows: mean KL {:.5f}; top-1 agreement {}/{} outside near-ties, {}/{} in near-ties\n", rows,
-             kl / rows, agree, rows - near_ties, near_tie_agree, near_ties);
+  fmt::print(
+      "SmolLM2, {} rows: mean KL {:.5f}; top-1 agreement {}/{} outside near-ties, {}/{} in near-ties\n", rows,
+      kl / rows, agree, rows - near_ties, near_tie_agree, near_ties);
   EXPECT_LE(kl / rows, 0.01);
   EXPECT_GE(agree, int(std::ceil(0.97 * (rows - near_ties))));
 }

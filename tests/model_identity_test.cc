@@ -38,12 +38,13 @@ TEST(ModelIdentity, GreedySpeculativeEqualsPlain) {
   PromptLookup lookup;
   // Rows priced as almost free: as many drafts as there are get verified.
   Engine plain(**target, blocks, nullptr, nullptr, {}, {.max_sequences = 8});
-  Engine speculative(**target, blocks, &lookup, nullptr, CostTable({{1, 1.0}, {64, 1.01}}), {.max_sequences = 8});
+  Engine speculative(**target, blocks, &lookup, nullptr, CostTable({{1, 1.0}, {64, 1.01}}),
+                     {.max_sequences = 8});
 
   const ChatFormat format = DetectChatFormat(files->chat_template).value();
   std::vector<Request> requests;
-  for (const char* set : {"gsm8k", "math500", "aime25", "humaneval", "mbpp", "livecodebench", "mt-bench", "alpaca",
-                          "arena-hard-v2"}) {
+  for (const char* set : {"gsm8k", "math500", "aime25", "humaneval", "mbpp", "livecodebench", "mt-bench",
+                          "alpaca", "arena-hard-v2"}) {
     for (const std::string& prompt : Prompts(set)) {
       Request request;
       request.prompt = files->tokenizer->Encode(RenderChat(format, {{"user", prompt}}, true), true);

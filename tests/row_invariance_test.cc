@@ -1,5 +1,5 @@
-// Contract 2: a row's logits and taps are the same bits whether its tokens are run one by one, in chunks, or among the rows of
-// other sequences; and whatever the number of workers and the KV block size.
+// Contract 2: a row's logits and taps are the same bits whether its tokens are run one by one, in chunks, or
+// among the rows of other sequences; and whatever the number of workers and the KV block size.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -50,8 +50,8 @@ std::vector<Recorded> OneByOne(TinyModel& model, const std::vector<int32_t>& tok
   return rows;
 }
 
-// Three sequences advance by random numbers of rows in random company; now and then a few rows are run with wrong tokens
-// and rolled back, as a rejected draft is.
+// Three sequences advance by random numbers of rows in random company; now and then a few rows are run with
+// wrong tokens and rolled back, as a rejected draft is.
 void CheckMixedBatches(TinyModel& model, const std::vector<std::vector<int32_t>>& sequences,
                        const std::vector<std::vector<Recorded>>& expected, uint32_t seed) {
   std::mt19937 random(seed);
@@ -117,13 +117,15 @@ TEST_P(RowInvariance, MixedBatchesEqualSingleSteps) {
 }
 
 std::string CaseName(const testing::TestParamInfo<std::tuple<Isa, TensorType>>& info) {
-  return std::string(IsaName(std::get<0>(info.param))) + "_" + std::string(InfoOf(std::get<1>(info.param)).name);
+  return std::string(IsaName(std::get<0>(info.param))) + "_" +
+         std::string(InfoOf(std::get<1>(info.param)).name);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, RowInvariance,
                          testing::Combine(testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
-                                          testing::Values(TensorType::kF32, TensorType::kF16, TensorType::kBF16,
-                                                          TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ8_0)),
+                                          testing::Values(TensorType::kF32, TensorType::kF16,
+                                                          TensorType::kBF16, TensorType::kQ4_0,
+                                                          TensorType::kQ4_1, TensorType::kQ8_0)),
                          CaseName);
 
 }  // namespace

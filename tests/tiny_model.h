@@ -1,4 +1,5 @@
-// The seeded tiny Llama, loaded and ready to run: the model behind every test of engine and apps that needs no real one.
+// The seeded tiny Llama, loaded and ready to run: the model behind every test of engine and apps that needs
+// no real one.
 #pragma once
 
 #include <filesystem>

@@ -19,8 +19,8 @@ struct BenchOptions {
   bool json = false;
 };
 
-// One kind of pass: `rows` tokens at once after `depth` tokens of context. Verify wants the logits of all rows, prefill of the
-// last only.
+// One kind of pass: `rows` tokens at once after `depth` tokens of context. Verify wants the logits of all
+// rows, prefill of the last only.
 struct Shape {
   std::string what;  // decode, verify, prefill
   int rows = 0, depth = 0;
@@ -51,7 +51,8 @@ double Median(std::vector<double> values) {
   return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-// Every shape in turn, over and over, so that what disturbs the machine disturbs all alike; the first turn warms up.
+// Every shape in turn, over and over, so that what disturbs the machine disturbs all alike; the first turn
+// warms up.
 Status Measure(Session& session, const BenchOptions& options, std::vector<Shape>* shapes) {
   int longest = 0;
   for (const Shape& shape : *shapes) longest = std::max(longest, shape.depth + shape.rows);
@@ -77,9 +78,9 @@ double WeightBytes(const Session& session) { return double(session.target->memor
 
 void PrintTable(const Session& session, const std::vector<Shape>& shapes, double bandwidth) {
   const ModelConfig& c = session.files.config;
-  fmt::print("{}\n{}, {} threads, DRAM {:.1f} GB/s; {} layers, width {}, weights {:.1f} MB\n\n", session.model_path,
-             IsaName(session.pool->isa()), session.pool->threads(), bandwidth, c.layers, c.d_model,
-             WeightBytes(session) / 1e6);
+  fmt::print("{}\n{}, {} threads, DRAM {:.1f} GB/s; {} layers, width {}, weights {:.1f} MB\n\n",
+             session.model_path, IsaName(session.pool->isa()), session.pool->threads(), bandwidth, c.layers,
+             c.d_model, WeightBytes(session) / 1e6);
   fmt::print("{:<8} {:>5} {:>10} {:>11} {:>8} {:>12}\n", "what", "rows", "ms", "tok/s", "GB/s", "× one row");
   const double one = shapes.empty() ? 0 : Median(shapes.front().ms);
   for (const Shape& shape : shapes) {
@@ -141,11 +142,13 @@ Command AddBench(CLI::App& app) {
   app.add_option("--rows", options->rows, "Rows of a decode or verify pass, logits for all [1,2,4,8,16]")
       ->delimiter(',')
       ->check(CLI::Range(1, 64));
-  app.add_option("--prefill", options->prefill, "Rows of a prefill pass, logits for the last; 0 for none [512]")
+  app.add_option("--prefill", options->prefill,
+                 "Rows of a prefill pass, logits for the last; 0 for none [512]")
       ->check(CLI::Range(0, 512));
   app.add_option("--depth", options->depth, "Context before a decode or verify pass [64]")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--repeat", options->repeat, "Repetitions; the median counts [7]")->check(CLI::Range(1, 1000));
+  app.add_option("--repeat", options->repeat, "Repetitions; the median counts [7]")
+      ->check(CLI::Range(1, 1000));
   app.add_flag("--json", options->json, "One JSON object");
   return [options] { return Run(*options); };
 }

@@ -1,7 +1,7 @@
 // One entry per subcommand: adds its flags to the command line and returns what runs it.
 //
-// Exit codes of dspark: 0 done; 1 a file, model or request that does not work (one line on stderr says which and why);
-// 2 a command line that makes no sense; 130 interrupted by Ctrl-C.
+// Exit codes of dspark: 0 done; 1 a file, model or request that does not work (one line on stderr says which
+// and why); 2 a command line that makes no sense; 130 interrupted by Ctrl-C.
 #pragma once
 
 #include <functional>

@@ -50,28 +50,27 @@ std::map<std::string, TypeTotal> TotalsByType(const ModelListing& listing) {
 
 nlohmann::json ToJson(const std::string& path, const ModelListing& listing, const ModelConfig& c,
                       const MemoryPlan& plan) {
-  nlohmann::json json{
-      {"path", path},
-      {"format", listing.format},
-      {"file_bytes", listing.file_bytes},
-      {"model",
-       {{"architecture", c.architecture},
-        {"name", c.name},
-        {"layers", c.layers},
-        {"d_model", c.d_model},
-        {"heads", c.heads},
-        {"kv_heads", c.kv_heads},
-        {"head_dim", c.head_dim},
-        {"d_ffn", c.d_ffn},
-        {"vocab", c.vocab},
-        {"max_context", c.max_context},
-        {"tied_embeddings", c.tied_embeddings},
-        {"eos", c.eos}}},
-      {"memory",
-       {{"context", plan.context},
-        {"weight_mb", plan.weight_mb},
-        {"kv_mb", plan.kv_mb},
-        {"kv_kb_per_token", plan.kv_kb_per_token}}}};
+  nlohmann::json json{{"path", path},
+                      {"format", listing.format},
+                      {"file_bytes", listing.file_bytes},
+                      {"model",
+                       {{"architecture", c.architecture},
+                        {"name", c.name},
+                        {"layers", c.layers},
+                        {"d_model", c.d_model},
+                        {"heads", c.heads},
+                        {"kv_heads", c.kv_heads},
+                        {"head_dim", c.head_dim},
+                        {"d_ffn", c.d_ffn},
+                        {"vocab", c.vocab},
+                        {"max_context", c.max_context},
+                        {"tied_embeddings", c.tied_embeddings},
+                        {"eos", c.eos}}},
+                      {"memory",
+                       {{"context", plan.context},
+                        {"weight_mb", plan.weight_mb},
+                        {"kv_mb", plan.kv_mb},
+                        {"kv_kb_per_token", plan.kv_kb_per_token}}}};
   for (const ListedKey& key : listing.metadata) {
     json["metadata"].push_back({{"key", key.key}, {"type", key.type}, {"value", key.value}});
   }
@@ -94,11 +93,13 @@ void Print(const std::string& path, const ModelListing& listing, const ModelConf
   fmt::print("  query heads {}, KV heads {}, head size {}\n", c.heads, c.kv_heads, c.head_dim);
   fmt::print("  vocabulary {}{}, context {}\n", c.vocab, c.tied_embeddings ? " (tied)" : "", c.max_context);
   fmt::print("  end tokens {}\n", fmt::join(c.eos, ", "));
-  fmt::print("\nmemory at context {}: weights {:.1f} MB, K/V {:.1f} MB ({:.1f} KB a token, backed as it is used)\n",
-             plan.context, plan.weight_mb, plan.kv_mb, plan.kv_kb_per_token);
+  fmt::print(
+      "\nmemory at context {}: weights {:.1f} MB, K/V {:.1f} MB ({:.1f} KB a token, backed as it is used)\n",
+      plan.context, plan.weight_mb, plan.kv_mb, plan.kv_kb_per_token);
   if (options.metadata) {
     fmt::print("\nmetadata\n");
-    for (const ListedKey& key : listing.metadata) fmt::print("  {} ({}) = {}\n", key.key, key.type, key.value);
+    for (const ListedKey& key : listing.metadata)
+      fmt::print("  {} ({}) = {}\n", key.key, key.type, key.value);
   }
   if (options.tensors) {
     fmt::print("\ntensors\n");
@@ -132,7 +133,8 @@ Result<int> Run(const InfoOptions& options) {
 
 Command AddInfo(CLI::App& app) {
   auto options = std::make_shared<InfoOptions>();
-  app.add_option("model,-m,--model", options->model, "A GGUF file or a Hugging Face directory [the default model]");
+  app.add_option("model,-m,--model", options->model,
+                 "A GGUF file or a Hugging Face directory [the default model]");
   app.add_option("-c,--ctx", options->context, "Context to plan memory for [the model's own, at most 8192]")
       ->check(CLI::Range(16, 1 << 20));
   app.add_flag("--metadata", options->metadata, "List every metadata key");

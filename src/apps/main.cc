@@ -13,7 +13,8 @@ namespace {
 // llama.cpp's users write -md; CLI11 knows only one-letter short flags.
 std::vector<std::string> Arguments(int argc, char** argv) {
   std::vector<std::string> arguments;
-  for (int i = argc - 1; i > 0; --i) arguments.push_back(std::strcmp(argv[i], "-md") == 0 ? "--draft" : argv[i]);
+  for (int i = argc - 1; i > 0; --i)
+    arguments.push_back(std::strcmp(argv[i], "-md") == 0 ? "--draft" : argv[i]);
   return arguments;  // reversed, as CLI11 wants them
 }
 
@@ -29,7 +30,9 @@ int UsageError(const CLI::App& app, const CLI::ParseError& error) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"dspark: a real language model on your CPU, drafting ahead and verifying, exactly the model's output", "dspark"};
+  CLI::App app{
+      "dspark: a real language model on your CPU, drafting ahead and verifying, exactly the model's output",
+      "dspark"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "dspark " DSPARK_VERSION);
   app.footer(

@@ -84,10 +84,12 @@ Result<std::vector<int32_t>> PromptTokens(const Session& session, const RunOptio
   if (!options.prompt_ids.empty()) return ParseIds(options.prompt_ids);
   if (options.raw) {
     if (!session.files.tokenizer) {
-      return MakeError("{}: the model has no tokenizer; give token ids with --prompt-ids", session.model_path);
+      return MakeError("{}: the model has no tokenizer; give token ids with --prompt-ids",
+                       session.model_path);
     }
     std::vector<int32_t> ids = session.files.tokenizer->Encode(options.prompt, true);
-    if (session.files.config.add_bos && session.files.config.bos) ids.insert(ids.begin(), *session.files.config.bos);
+    if (session.files.config.add_bos && session.files.config.bos)
+      ids.insert(ids.begin(), *session.files.config.bos);
     return ids;
   }
   std::vector<ChatMessage> messages;
@@ -138,16 +140,17 @@ double DecodeRate(const SequenceStats& stats) {
 
 void PrintStats(const Session& session, const Reply& reply, bool per_position) {
   const SequenceStats& s = reply.stats;
-  fmt::print(stderr, "\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}]\n",
+  fmt::print(stderr,
+             "\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}]\n",
              s.completion_tokens, DecodeRate(s), s.Tau(), s.prompt_tokens, s.prompt_ms, session.load_ms,
              FinishReasonName(reply.finish));
   if (!per_position) return;
-  fmt::print(stderr, "rounds {}, drafted {}, accepted {}, draft {:.1f} ms, verify {:.1f} ms of {:.1f} ms\n", s.rounds,
-             s.drafted, s.accepted, s.draft_ms, s.verify_ms, s.decode_ms);
+  fmt::print(stderr, "rounds {}, drafted {}, accepted {}, draft {:.1f} ms, verify {:.1f} ms of {:.1f} ms\n",
+             s.rounds, s.drafted, s.accepted, s.draft_ms, s.verify_ms, s.decode_ms);
   for (size_t k = 0; k < s.verified_at.size(); ++k) {
     const int reached = k == 0 ? s.verified_at[0] : std::min(s.accepted_at[k - 1], s.verified_at[k]);
-    fmt::print(stderr, "  draft {:2}: verified {:5}, accepted {:5}, conditional {:.2f}\n", k + 1, s.verified_at[k],
-               s.accepted_at[k], reached ? double(s.accepted_at[k]) / reached : 0.0);
+    fmt::print(stderr, "  draft {:2}: verified {:5}, accepted {:5}, conditional {:.2f}\n", k + 1,
+               s.verified_at[k], s.accepted_at[k], reached ? double(s.accepted_at[k]) / reached : 0.0);
   }
 }
 
@@ -174,7 +177,8 @@ nlohmann::json ReplyJson(const Session& session, const Reply& reply) {
   for (const TokenEvent& event : reply.events) {
     if (event.token < 0) continue;
     nlohmann::json top = nlohmann::json::array();
-    for (const TokenLogprob& best : event.top) top.push_back({{"token", best.token}, {"logprob", best.logprob}});
+    for (const TokenLogprob& best : event.top)
+      top.push_back({{"token", best.token}, {"logprob", best.logprob}});
     json["logprobs"].push_back({{"token", event.token}, {"logprob", event.logprob.logprob}, {"top", top}});
   }
   return json;
@@ -186,7 +190,8 @@ Result<int> RunOnce(Session& session, const RunOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const Reply reply, Generate(session, std::move(request), !options.json));
   if (options.json) {
     // Token text may end inside a character when max_tokens cuts it; JSON must not.
-    fmt::print("{}\n", ReplyJson(session, reply).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n",
+               ReplyJson(session, reply).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
     fmt::print("\n");
     std::fflush(stdout);
@@ -195,12 +200,13 @@ Result<int> RunOnce(Session& session, const RunOptions& options) {
   return reply.finish == FinishReason::kCancelled ? kExitInterrupted : kExitOk;
 }
 
-// Reads lines until end of input. Ctrl-C ends the reply, at the prompt it ends the chat. A turn that does not fit any
-// more is an error of that turn: the history stays as it was.
+// Reads lines until end of input. Ctrl-C ends the reply, at the prompt it ends the chat. A turn that does not
+// fit any more is an error of that turn: the history stays as it was.
 Result<int> Chat(Session& session, const RunOptions& options) {
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
-  fmt::print(stderr, "Chat with {}. An empty line or Ctrl-D ends it, Ctrl-C stops a reply.\n", session.files.config.name);
+  fmt::print(stderr, "Chat with {}. An empty line or Ctrl-D ends it, Ctrl-C stops a reply.\n",
+             session.files.config.name);
   while (true) {
     fmt::print(stderr, "\n> ");
     std::string line;
@@ -244,23 +250,32 @@ Result<int> Run(RunOptions options) {
 Command AddRun(CLI::App& app) {
   auto options = std::make_shared<RunOptions>();
   RunOptions& o = *options;
-  app.add_option("prompt,-p,--prompt", o.prompt, "The prompt; without one: standard input, or a chat in the terminal");
+  app.add_option("prompt,-p,--prompt", o.prompt,
+                 "The prompt; without one: standard input, or a chat in the terminal");
   AddSessionFlags(app, &o.session);
-  app.add_option("-n,--max-tokens", o.max_tokens, "Longest reply, in tokens [512]")->check(CLI::Range(1, 1 << 20));
+  app.add_option("-n,--max-tokens", o.max_tokens, "Longest reply, in tokens [512]")
+      ->check(CLI::Range(1, 1 << 20));
   app.add_option("--system", o.system, "System message");
-  app.add_option("--temp", o.sampling.temperature, "Temperature; 0 is greedy [0]")->check(CLI::Range(0.0, 100.0));
-  app.add_option("--top-k", o.sampling.top_k, "Keep the k likeliest tokens; 0 is off [0]")->check(CLI::NonNegativeNumber);
-  app.add_option("--top-p", o.sampling.top_p, "Keep the likeliest tokens up to this mass [1]")->check(CLI::Range(0.0, 1.0));
+  app.add_option("--temp", o.sampling.temperature, "Temperature; 0 is greedy [0]")
+      ->check(CLI::Range(0.0, 100.0));
+  app.add_option("--top-k", o.sampling.top_k, "Keep the k likeliest tokens; 0 is off [0]")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--top-p", o.sampling.top_p, "Keep the likeliest tokens up to this mass [1]")
+      ->check(CLI::Range(0.0, 1.0));
   app.add_option("--min-p", o.sampling.min_p, "Drop tokens below this share of the likeliest one [0]")
       ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--repeat-penalty", o.sampling.repetition_penalty, "Divide logits of tokens already seen [1]")
+  app.add_option("--repeat-penalty", o.sampling.repetition_penalty,
+                 "Divide logits of tokens already seen [1]")
       ->check(CLI::Range(0.01, 100.0));
-  app.add_option("--presence-penalty", o.sampling.presence_penalty, "Subtract from tokens already generated [0]");
-  app.add_option("--frequency-penalty", o.sampling.frequency_penalty, "Subtract per time already generated [0]");
+  app.add_option("--presence-penalty", o.sampling.presence_penalty,
+                 "Subtract from tokens already generated [0]");
+  app.add_option("--frequency-penalty", o.sampling.frequency_penalty,
+                 "Subtract per time already generated [0]");
   app.add_option("--logit-bias", o.logit_bias, "TOKEN:VALUE, added to that token's logit; may be repeated");
   app.add_option("--seed", o.seed, "Seed of the sampler [random]")->check(CLI::NonNegativeNumber);
   app.add_option("--stop", o.stop, "Stop before this text; may be repeated");
-  app.add_option("--logprobs", o.logprobs, "With --json: log-probabilities of the tokens and of N alternatives")
+  app.add_option("--logprobs", o.logprobs,
+                 "With --json: log-probabilities of the tokens and of N alternatives")
       ->check(CLI::Range(0, 64));
   app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at the model's end token");
   app.add_flag("--raw", o.raw, "The prompt as it is, no chat template");

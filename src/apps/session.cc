@@ -15,7 +15,8 @@ Result<Isa> ResolveIsa(const std::string& name) {
   if (name.empty()) return DetectIsa();
   const auto isa = IsaFromName(name);
   if (!isa) return MakeError("--isa {}: unknown; use reference, avx2 or avx512_vnni", name);
-  if (!IsaSupported(*isa)) return MakeError("--isa {}: this processor does not have it; leave --isa out", name);
+  if (!IsaSupported(*isa))
+    return MakeError("--isa {}: this processor does not have it; leave --isa out", name);
   return *isa;
 }
 
@@ -31,10 +32,12 @@ Result<std::unique_ptr<Drafter>> MakeDrafter(const SessionOptions& options) {
 std::string CostPath(const std::string& model, const ThreadPool& pool) {
   std::error_code ignored;
   const auto path = std::filesystem::absolute(model, ignored);
-  const auto size = std::filesystem::is_regular_file(path, ignored) ? std::filesystem::file_size(path, ignored) : 0;
+  const auto size =
+      std::filesystem::is_regular_file(path, ignored) ? std::filesystem::file_size(path, ignored) : 0;
   const auto time = std::filesystem::last_write_time(path, ignored).time_since_epoch().count();
   const size_t key = std::hash<std::string>{}(fmt::format("{}|{}|{}", path.string(), size, time));
-  return fmt::format("{}/costs/{:016x}-{}-t{}.json", CacheDirectory(), key, IsaName(pool.isa()), pool.threads());
+  return fmt::format("{}/costs/{:016x}-{}-t{}.json", CacheDirectory(), key, IsaName(pool.isa()),
+                     pool.threads());
 }
 
 CostTable Costs(const std::string& model, Session& session) {
@@ -49,18 +52,24 @@ CostTable Costs(const std::string& model, Session& session) {
 }  // namespace
 
 void AddSessionFlags(CLI::App& app, SessionOptions* options) {
-  app.add_option("-m,--model", options->model, "Model: a GGUF file or a Hugging Face directory [the default model]");
+  app.add_option("-m,--model", options->model,
+                 "Model: a GGUF file or a Hugging Face directory [the default model]");
   app.add_option("--draft", options->draft, "Drafter: auto, lookup (prompt lookup) or none [auto]; also -md");
   app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
-  app.add_option("--draft-max", options->draft_max, "Always verify proposals of this length, whatever they cost")
+  app.add_option("--draft-max", options->draft_max,
+                 "Always verify proposals of this length, whatever they cost")
       ->check(CLI::Range(0, 15));
   app.add_option("-c,--ctx", options->context, "Context length in tokens [the model's own, at most 8192]")
       ->check(CLI::Range(16, 1 << 20));
-  app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")->check(CLI::Range(1, 512));
-  app.add_option("--isa", options->isa, "Instruction set: reference, avx2 or avx512_vnni [the best there is]");
+  app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")
+      ->check(CLI::Range(1, 512));
+  app.add_option("--isa", options->isa,
+                 "Instruction set: reference, avx2 or avx512_vnni [the best there is]");
 }
 
-Result<std::string> ResolveModel(const std::string& model) { return model.empty() ? FindDefaultModel() : model; }
+Result<std::string> ResolveModel(const std::string& model) {
+  return model.empty() ? FindDefaultModel() : model;
+}
 
 Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   const auto start = std::chrono::steady_clock::now();
@@ -81,12 +90,13 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
 
   const int per_sequence = (limits.max_context + limits.block_tokens - 1) / limits.block_tokens;
-  session->blocks = std::make_unique<BlockPool>(session->target->kv_layout(), per_sequence * options.sequences);
+  session->blocks =
+      std::make_unique<BlockPool>(session->target->kv_layout(), per_sequence * options.sequences);
   CostTable costs;
   if (session->drafter && options.draft_max < 0) costs = Costs(session->model_path, *session);
   session->engine = std::make_unique<Engine>(
-      *session->target, *session->blocks, session->drafter.get(), session->files.tokenizer.get(), std::move(costs),
-      EngineOptions{.max_sequences = options.sequences, .fixed_draft = options.draft_max});
+      *session->target, *session->blocks, session->drafter.get(), session->files.tokenizer.get(),
+      std::move(costs), EngineOptions{.max_sequences = options.sequences, .fixed_draft = options.draft_max});
   session->load_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return session;

@@ -14,17 +14,18 @@ class App;
 
 namespace dspark {
 
-inline constexpr int kDefaultContext = 8192;  // where the model allows more; K/V memory is only backed as it is used
+inline constexpr int kDefaultContext =
+    8192;  // where the model allows more; K/V memory is only backed as it is used
 
 struct SessionOptions {
-  std::string model;          // file, directory; empty: the default model
+  std::string model;           // file, directory; empty: the default model
   std::string draft = "auto";  // auto, lookup, none
-  bool no_spec = false;       // the same as draft none
-  int draft_max = -1;         // ≥ 0: proposals of this length, whatever they cost
-  int context = 0;            // 0: the model's own, at most 8192
-  int threads = 0;            // 0: the cores this process may use
-  std::string isa;            // empty: the best this processor has
-  int sequences = 1;          // decoding at once
+  bool no_spec = false;        // the same as draft none
+  int draft_max = -1;          // ≥ 0: proposals of this length, whatever they cost
+  int context = 0;             // 0: the model's own, at most 8192
+  int threads = 0;             // 0: the cores this process may use
+  std::string isa;             // empty: the best this processor has
+  int sequences = 1;           // decoding at once
 };
 
 // Adds -m, -md, -c, -t and their friends.

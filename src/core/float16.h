@@ -25,8 +25,8 @@ inline uint16_t FloatToHalf(float f) {
   const uint16_t sign = uint16_t((bits >> 16) & 0x8000);
   const uint32_t magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return uint16_t(sign | 0x7e00 | ((magnitude >> 13) & 0x3ff));
-  if (magnitude >= 0x477ff000) return uint16_t(sign | 0x7c00);  // rounds to 65536 or more
-  if (magnitude < 0x38800000) {                                  // subnormal half: round at 2^-24
+  if (magnitude >= 0x477ff000) return uint16_t(sign | 0x7c00);    // rounds to 65536 or more
+  if (magnitude < 0x38800000) {                                   // subnormal half: round at 2^-24
     const float scaled = std::bit_cast<float>(magnitude) + 0.5f;  // 0.5's last mantissa bit is 2^-24
     return uint16_t(sign | (std::bit_cast<uint32_t>(scaled) - 0x3f000000));
   }

@@ -1,8 +1,8 @@
 // Errors that come from outside (files, flags, requests) travel as values.
 //
-// Three kinds of error exist in dspark: a bug is a DSPARK_CHECK (core/check.h) and ends the process; bad input is
-// an Error inside a Result; one failing request ends that request only. An Error's text is one line that says
-// what is wrong, where, and how to mend it. Library code neither prints nor aborts on input.
+// Three kinds of error exist in dspark: a bug is a DSPARK_CHECK (core/check.h) and ends the process; bad
+// input is an Error inside a Result; one failing request ends that request only. An Error's text is one line
+// that says what is wrong, where, and how to mend it. Library code neither prints nor aborts on input.
 #pragma once
 
 #include <fmt/format.h>
@@ -84,8 +84,8 @@ class [[nodiscard]] Status {
 #define DSPARK_CONCAT(a, b) DSPARK_CONCAT_INNER(a, b)
 
 // Returns the Error of a failed Status or Result from the enclosing function.
-#define DSPARK_RETURN_IF_ERROR(expr)                          \
-  do {                                                        \
+#define DSPARK_RETURN_IF_ERROR(expr)                             \
+  do {                                                           \
     if (auto status_ = (expr); !status_) return status_.error(); \
   } while (false)
 

@@ -1,5 +1,5 @@
-// Randomness is an argument. Every draw is a pure function of (request seed, position, purpose, index), so that a
-// reply depends neither on batching nor on how many tokens a round verified.
+// Randomness is an argument. Every draw is a pure function of (request seed, position, purpose, index), so
+// that a reply depends neither on batching nor on how many tokens a round verified.
 //
 // Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 #pragma once
@@ -21,7 +21,8 @@ enum class Purpose : uint32_t {
 // The 128-bit block of the counter under the key.
 std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
-// Uniform in [0, 1) with 24 random bits, exactly representable in fp32. `index` tells draws at one position apart.
+// Uniform in [0, 1) with 24 random bits, exactly representable in fp32. `index` tells draws at one position
+// apart.
 float UniformFloat(uint64_t seed, uint64_t position, Purpose purpose, uint32_t index = 0);
 
 // Uniform in [0, 1) with 53 random bits.

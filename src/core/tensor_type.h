@@ -1,7 +1,8 @@
-// Element types of tensor files (GGUF's type ids, also used for safetensors): geometry, and what a block means.
+// Element types of tensor files (GGUF's type ids, also used for safetensors): geometry, and what a block
+// means.
 //
-// Adding a block format is one row of the table in tensor_type.cc plus its two decode functions; the GGUF reader,
-// the packer and `info` find it there.
+// Adding a block format is one row of the table in tensor_type.cc plus its two decode functions; the GGUF
+// reader, the packer and `info` find it there.
 #pragma once
 
 #include <cstdint>
@@ -34,11 +35,11 @@ struct TensorTypeInfo {
   std::string_view name;  // "Q4_1", as `info` prints it
   int block_values;       // values per block: 1 for plain types
   int block_bytes;
-  int level_bits;         // 4 or 8 for quantised blocks of 32; 0 for plain types
-  int zero;               // the level that means 0 before `min` (8 for Q4_0, 128 for Q8_0)
+  int level_bits;  // 4 or 8 for quantised blocks of 32; 0 for plain types
+  int zero;        // the level that means 0 before `min` (8 for Q4_0, 128 for Q8_0)
   bool has_min;
-  void (*dequantize)(const uint8_t* block, float* values);      // one block
-  void (*levels)(const uint8_t* block, BlockLevels* levels);    // one block; null for plain types
+  void (*dequantize)(const uint8_t* block, float* values);    // one block
+  void (*levels)(const uint8_t* block, BlockLevels* levels);  // one block; null for plain types
 };
 
 // Null for a type this build does not know.

@@ -14,7 +14,7 @@ using SequenceId = int64_t;
 
 struct ProposeRequest {
   SequenceId sequence = 0;
-  int max_tokens = 0;           // propose at most this many
+  int max_tokens = 0;            // propose at most this many
   Proposal* proposal = nullptr;  // cleared by the caller
 };
 

@@ -16,7 +16,7 @@ struct Proposal {
   std::vector<int32_t> tokens;        // x_1 … x_n, n may be 0
   std::vector<SparseDistribution> q;  // what x_k was drawn from; empty when every q is one-hot at x_k
   std::vector<float> confidence;      // c_k estimates P(x_k accepted | those before are); empty when unknown
-  int match_length = 0;               // prompt lookup: tokens of context that the copied text shares; 0 for others
+  int match_length = 0;  // prompt lookup: tokens of context that the copied text shares; 0 for others
 
   int size() const { return int(tokens.size()); }
   void Clear() {

@@ -8,7 +8,8 @@ namespace {
 constexpr float kDecay = 0.97f;       // weight of older outcomes, per outcome of the same cell
 constexpr float kPriorWeight = 2.0f;  // outcomes a prior is worth
 
-// Before any evidence: short matches rarely hold, long ones mostly do (prompt look-up on chat, code and math replies).
+// Before any evidence: short matches rarely hold, long ones mostly do (prompt look-up on chat, code and math
+// replies).
 float MatchPrior(int length) { return std::min(0.92f, 0.2f + 0.06f * float(length)); }
 constexpr float kPositionPrior = 0.6f;
 

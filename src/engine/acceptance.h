@@ -1,8 +1,8 @@
 // How likely the next draft is to be kept: a running estimate from what happened to earlier ones.
 //
 // Only the past of a sequence enters, so a length chosen by it never depends on the tokens it decides about
-// (docs/lossless.md). Every proposal counts, verified or not: a draft that was not verified is compared with the text as
-// it came, so a parked source is still measured, for free.
+// (docs/lossless.md). Every proposal counts, verified or not: a draft that was not verified is compared with
+// the text as it came, so a parked source is still measured, for free.
 #pragma once
 
 #include <array>
@@ -18,8 +18,9 @@ class AcceptanceEstimate {
  public:
   AcceptanceEstimate();
 
-  // Estimate of P(draft k + 1 kept | drafts 1 … k kept), k from 0. `match_length` is the proposal's (0: not a look-up).
-  // A look-up's match grows with every kept draft, so its cells are keyed by match_length + k, others by k.
+  // Estimate of P(draft k + 1 kept | drafts 1 … k kept), k from 0. `match_length` is the proposal's (0: not a
+  // look-up). A look-up's match grows with every kept draft, so its cells are keyed by match_length + k,
+  // others by k.
   float Conditional(int match_length, int k) const;
 
   // A proposal whose first `kept` drafts were the text; `examined` of them were compared (kept or kept + 1).

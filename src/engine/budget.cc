@@ -4,7 +4,8 @@
 
 namespace dspark {
 
-void Budget::Choose(const CostTable& costs, int base_rows, int max_rows, std::span<VerifyCandidate> candidates) {
+void Budget::Choose(const CostTable& costs, int base_rows, int max_rows,
+                    std::span<VerifyCandidate> candidates) {
   order_.clear();
   for (size_t r = 0; r < candidates.size(); ++r) {
     candidates[r].length = 0;

@@ -1,9 +1,11 @@
-// How many drafts each sequence may verify this step, as a pure function: expected tokens per millisecond, maximised.
+// How many drafts each sequence may verify this step, as a pure function: expected tokens per millisecond,
+// maximised.
 //
-// With cumulative acceptance a[r][j] = Π_{i ≤ j} c, candidates are admitted in descending order of a (within a sequence
-// that is order of position), and the admission that gives the most (R + Σ a) / ms(rows) wins: the objective of the DSpark
-// paper's Algorithm 1 (§3.2). Because ms is a staircase, the best admission is searched over all prefixes of that order.
-// That is lossless here because the acceptances given are functions of committed text only (docs/lossless.md).
+// With cumulative acceptance a[r][j] = Π_{i ≤ j} c, candidates are admitted in descending order of a (within
+// a sequence that is order of position), and the admission that gives the most (R + Σ a) / ms(rows) wins: the
+// objective of the DSpark paper's Algorithm 1 (§3.2). Because ms is a staircase, the best admission is
+// searched over all prefixes of that order. That is lossless here because the acceptances given are functions
+// of committed text only (docs/lossless.md).
 #pragma once
 
 #include <span>
@@ -23,7 +25,8 @@ inline constexpr double kGainMargin = 1.03;
 
 class Budget {
  public:
-  // `base_rows`: rows the step has anyway (one per decoding sequence, and prefill). `max_rows`: what one pass can hold.
+  // `base_rows`: rows the step has anyway (one per decoding sequence, and prefill). `max_rows`: what one pass
+  // can hold.
   void Choose(const CostTable& costs, int base_rows, int max_rows, std::span<VerifyCandidate> candidates);
 
  private:

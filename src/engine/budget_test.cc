@@ -36,7 +36,8 @@ TEST(Budget, GainsBelowTheMarginAreNotTaken) {
   EXPECT_EQ(Choose(CostTable({{1, 1}, {2, 1}}), 1, 16, {{0.04f}}), std::vector<int>{1});
 }
 
-// A staircase: the second row is dear, the next two are free. A search that stops at the first decline stays at zero.
+// A staircase: the second row is dear, the next two are free. A search that stops at the first decline stays
+// at zero.
 TEST(Budget, LooksBeyondAStep) {
   const CostTable stairs({{1, 1}, {2, 2}, {4, 2}, {5, 4}});
   EXPECT_EQ(Choose(stairs, 1, 16, {{0.9f, 0.9f, 0.9f, 0.9f}}), std::vector<int>{3});

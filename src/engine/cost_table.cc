@@ -66,7 +66,9 @@ CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms) {
   if (depth > 0) {
     for (int done = 0; done < depth; done += target.limits().max_rows) {
       const int rows = std::min(depth - done, target.limits().max_rows);
-      TimeForward(target, {.tokens = {tokens.data(), size_t(rows)}, .position = done, .kv = &kv, .logits_from = rows});
+      TimeForward(
+          target,
+          {.tokens = {tokens.data(), size_t(rows)}, .position = done, .kv = &kv, .logits_from = rows});
     }
   }
   std::vector<std::vector<double>> times(widths.size());
@@ -94,7 +96,8 @@ Result<CostTable> LoadCosts(const std::string& path) {
   }
   std::vector<CostTable::Point> points;
   for (const auto& pair : json["ms_by_rows"]) {
-    const bool valid = pair.is_array() && pair.size() == 2 && pair[0].is_number_integer() && pair[1].is_number();
+    const bool valid =
+        pair.is_array() && pair.size() == 2 && pair[0].is_number_integer() && pair[1].is_number();
     if (!valid) return MakeError("{}: not a cost table; delete it and it will be measured again", path);
     const CostTable::Point point{pair[0].get<int>(), pair[1].get<double>()};
     if (!(point.ms > 0) || point.rows <= (points.empty() ? 0 : points.back().rows)) {
@@ -102,7 +105,8 @@ Result<CostTable> LoadCosts(const std::string& path) {
     }
     points.push_back(point);
   }
-  if (points.empty()) return MakeError("{}: an empty cost table; delete it and it will be measured again", path);
+  if (points.empty())
+    return MakeError("{}: an empty cost table; delete it and it will be measured again", path);
   return CostTable(std::move(points));
 }
 

@@ -1,7 +1,9 @@
-// What a forward pass costs on this machine, with this model and thread count: milliseconds by number of rows.
+// What a forward pass costs on this machine, with this model and thread count: milliseconds by number of
+// rows.
 //
-// Measured once in well under a second, kept in the user's cache directory, refreshed by what steps really cost. The
-// planner prices draft lengths with it, which is what keeps speculation from ever being slower than plain decoding.
+// Measured once in well under a second, kept in the user's cache directory, refreshed by what steps really
+// cost. The planner prices draft lengths with it, which is what keeps speculation from ever being slower than
+// plain decoding.
 #pragma once
 
 #include <string>
@@ -35,12 +37,12 @@ class CostTable {
   double level_ = 1;  // measured / tabulated, a slow running mean
 };
 
-// Runs verify-shaped passes of 1 … 64 rows at a short context. About 0.3 s for a small model; passes are repeated until
-// their median settles or `budget_ms` is spent, every width at least once.
+// Runs verify-shaped passes of 1 … 64 rows at a short context. About 0.3 s for a small model; passes are
+// repeated until their median settles or `budget_ms` is spent, every width at least once.
 CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms = 400);
 
-// The cache: one small JSON file per key (model file, size, threads, instruction set). A missing or unreadable file is an
-// Error and means: measure.
+// The cache: one small JSON file per key (model file, size, threads, instruction set). A missing or
+// unreadable file is an Error and means: measure.
 Result<CostTable> LoadCosts(const std::string& path);
 Status SaveCosts(const std::string& path, const CostTable& table);
 

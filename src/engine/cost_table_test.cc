@@ -35,8 +35,9 @@ TEST(CostTable, SurvivesTheDisk) {
   const auto loaded = LoadCosts(path);
   ASSERT_TRUE(loaded.ok());
   EXPECT_DOUBLE_EQ(loaded->Ms(4), 2.5);
-  for (const char* bad : {"", "[]", "{\"ms_by_rows\": []}", "{\"ms_by_rows\": [[1]]}", "{\"ms_by_rows\": [[1, -2]]}",
-                          "{\"ms_by_rows\": [[4, 1], [1, 2]]}", "{\"ms_by_rows\": [[1, \"x\"]]}"}) {
+  for (const char* bad :
+       {"", "[]", "{\"ms_by_rows\": []}", "{\"ms_by_rows\": [[1]]}", "{\"ms_by_rows\": [[1, -2]]}",
+        "{\"ms_by_rows\": [[4, 1], [1, 2]]}", "{\"ms_by_rows\": [[1, \"x\"]]}"}) {
     std::ofstream(path) << bad;
     EXPECT_FALSE(LoadCosts(path).ok()) << bad;
   }

@@ -16,8 +16,8 @@ Status CheckTokens(std::span<const int32_t> tokens, int vocab, const char* what)
 
 }  // namespace
 
-Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokenizer* tokenizer, CostTable costs,
-               const EngineOptions& options)
+Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokenizer* tokenizer,
+               CostTable costs, const EngineOptions& options)
     : target_(target),
       blocks_(blocks),
       drafter_(drafter),
@@ -44,15 +44,17 @@ Result<SequenceId> Engine::Submit(Request request) {
   DSPARK_RETURN_IF_ERROR(Validate(request.sampling, vocab));
   for (const std::string& stop : request.stop) {
     if (stop.empty()) return MakeError("a stop string is empty; leave it out");
-    if (!tokenizer_) return MakeError("stop strings need a tokenizer and the model has none; use stop tokens");
+    if (!tokenizer_)
+      return MakeError("stop strings need a tokenizer and the model has none; use stop tokens");
   }
   if (request.top_logprobs > vocab) {
     return MakeError("top_logprobs is {}; the vocabulary has {} tokens", request.top_logprobs, vocab);
   }
   request.max_tokens = std::min(request.max_tokens, context - int(request.prompt.size()));
   if (BlocksFor(request) > blocks_.blocks()) {
-    return MakeError("{} prompt and {} reply tokens need {} KV blocks and the pool has {}; shorten them or raise --ctx",
-                     request.prompt.size(), request.max_tokens, BlocksFor(request), blocks_.blocks());
+    return MakeError(
+        "{} prompt and {} reply tokens need {} KV blocks and the pool has {}; shorten them or raise --ctx",
+        request.prompt.size(), request.max_tokens, BlocksFor(request), blocks_.blocks());
   }
   const SequenceId id = next_id_++;
   waiting_.push_back(std::make_unique<Sequence>(id, std::move(request), blocks_, tokenizer_, vocab));
@@ -62,7 +64,8 @@ Result<SequenceId> Engine::Submit(Request request) {
 void Engine::Cancel(SequenceId id) {
   for (auto* queue : {&waiting_, &active_}) {
     for (auto& sequence : *queue) {
-      if (sequence->id == id && sequence->finish == FinishReason::kNone) sequence->finish = FinishReason::kCancelled;
+      if (sequence->id == id && sequence->finish == FinishReason::kNone)
+        sequence->finish = FinishReason::kCancelled;
     }
   }
 }
@@ -74,7 +77,8 @@ int Engine::BlocksFor(const Request& request) const {
   return (tokens + per_block - 1) / per_block;
 }
 
-// Moves waiting sequences in while a place and the blocks they may come to need are free. First come, first served.
+// Moves waiting sequences in while a place and the blocks they may come to need are free. First come, first
+// served.
 void Engine::Admit() {
   while (!waiting_.empty() && int(active_.size()) < options_.max_sequences) {
     Sequence& next = *waiting_.front();

@@ -1,8 +1,9 @@
 // The engine: many sequences, one step at a time.
 //
-// A step plans rows, lets the drafter propose, trims proposals to what pays, runs one forward pass over everything,
-// verifies, and commits. Plain decoding is a proposal of length 0; a prompt is the same path with more pending tokens.
-// Sequences may join (Submit) and leave (Cancel, or at their end) between any two steps. One thread drives an engine.
+// A step plans rows, lets the drafter propose, trims proposals to what pays, runs one forward pass over
+// everything, verifies, and commits. Plain decoding is a proposal of length 0; a prompt is the same path with
+// more pending tokens. Sequences may join (Submit) and leave (Cancel, or at their end) between any two steps.
+// One thread drives an engine.
 #pragma once
 
 #include <memory>
@@ -20,21 +21,22 @@
 namespace dspark {
 
 struct EngineOptions {
-  int max_sequences = 16;   // decoding at once; others wait
-  int prefill_rows = 256;   // prompt rows of one step, so that decoding sequences are not held up
-  int max_draft = 15;       // longest proposal that is verified
-  int fixed_draft = -1;     // ≥ 0: verify proposals of this length whatever they cost (--draft-max)
+  int max_sequences = 16;  // decoding at once; others wait
+  int prefill_rows = 256;  // prompt rows of one step, so that decoding sequences are not held up
+  int max_draft = 15;      // longest proposal that is verified
+  int fixed_draft = -1;    // ≥ 0: verify proposals of this length whatever they cost (--draft-max)
 };
 
 class Engine {
  public:
-  // `target`, `blocks`, `drafter` (may be null) and `tokenizer` (may be null: no text, no stop strings) outlive the engine.
-  // `costs` may be empty only when speculation is off or fixed.
+  // `target`, `blocks`, `drafter` (may be null) and `tokenizer` (may be null: no text, no stop strings)
+  // outlive the engine. `costs` may be empty only when speculation is off or fixed.
   Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokenizer* tokenizer, CostTable costs,
          const EngineOptions& options);
   ~Engine();
 
-  // Error: an empty or too long prompt, a token outside the vocabulary, a bad parameter: which, and what is allowed.
+  // Error: an empty or too long prompt, a token outside the vocabulary, a bad parameter: which, and what is
+  // allowed.
   Result<SequenceId> Submit(Request request);
   // Ends a sequence at the next step with FinishReason::kCancelled. Unknown ids are ignored.
   void Cancel(SequenceId id);

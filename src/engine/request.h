@@ -16,11 +16,11 @@ struct Request {
   SamplingParams sampling;
   uint64_t seed = 0;
   int max_tokens = 256;
-  bool ignore_eos = false;               // end-of-reply tokens of the model do not end this reply
-  std::vector<int32_t> stop_tokens;      // end the reply; kept in `tokens`, not in the text
-  std::vector<std::string> stop;         // end the reply; the text stops before the match
-  int top_logprobs = -1;                 // ≥ 0: log-probabilities of each token and of that many best ones
-  bool speculate = true;                 // false: every proposal has length 0
+  bool ignore_eos = false;           // end-of-reply tokens of the model do not end this reply
+  std::vector<int32_t> stop_tokens;  // end the reply; kept in `tokens`, not in the text
+  std::vector<std::string> stop;     // end the reply; the text stops before the match
+  int top_logprobs = -1;             // ≥ 0: log-probabilities of each token and of that many best ones
+  bool speculate = true;             // false: every proposal has length 0
 };
 
 enum class FinishReason {
@@ -39,28 +39,30 @@ struct TokenLogprob {
   float logprob = 0;
 };
 
-// Rounds are counted after the prompt's last pass, which gives the first token. τ = (accepted + rounds) / rounds.
+// Rounds are counted after the prompt's last pass, which gives the first token. τ = (accepted + rounds) /
+// rounds.
 struct SequenceStats {
   int prompt_tokens = 0, completion_tokens = 0;
-  int rounds = 0;                   // forward passes that committed tokens
-  int drafted = 0, accepted = 0;    // drafts verified; drafts kept
-  std::vector<int> verified_at;     // [k]: rounds in which draft k + 1 was verified
-  std::vector<int> accepted_at;     // [k]: rounds in which draft k + 1 was kept
-  double prompt_ms = 0;             // steps up to the first token
-  double decode_ms = 0;             // rounds, drafting and verification included
+  int rounds = 0;                      // forward passes that committed tokens
+  int drafted = 0, accepted = 0;       // drafts verified; drafts kept
+  std::vector<int> verified_at;        // [k]: rounds in which draft k + 1 was verified
+  std::vector<int> accepted_at;        // [k]: rounds in which draft k + 1 was kept
+  double prompt_ms = 0;                // steps up to the first token
+  double decode_ms = 0;                // rounds, drafting and verification included
   double draft_ms = 0, verify_ms = 0;  // of decode_ms: proposing; target pass and accept rule
 
   double Tau() const { return rounds ? double(accepted + rounds) / rounds : 0; }
 };
 
-// One committed token, in order. Text lags behind tokens while a character or a possible stop string is incomplete.
+// One committed token, in order. Text lags behind tokens while a character or a possible stop string is
+// incomplete.
 struct TokenEvent {
   SequenceId sequence = 0;
-  int32_t token = -1;                     // -1: no token, only the end (cancelled)
-  bool drafted = false;                   // an accepted draft, not the extra token of its round
-  std::string text{};                     // the text this token completes
-  TokenLogprob logprob{};                 // where top_logprobs ≥ 0
-  std::vector<TokenLogprob> top{};        // best first
+  int32_t token = -1;               // -1: no token, only the end (cancelled)
+  bool drafted = false;             // an accepted draft, not the extra token of its round
+  std::string text{};               // the text this token completes
+  TokenLogprob logprob{};           // where top_logprobs ≥ 0
+  std::vector<TokenLogprob> top{};  // best first
   FinishReason finish = FinishReason::kNone;
   std::shared_ptr<const SequenceStats> stats{};  // with `finish`
 };

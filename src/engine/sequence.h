@@ -1,8 +1,9 @@
 // One sequence: its tokens, its KV, and what the engine remembers about it between steps.
 //
-// Invariant between steps: K/V of positions 0 … computed - 1 are in the cache, and computed < tokens.size(). The tokens
-// from `computed` on are pending: the whole prompt at first, exactly one token (the newest) while decoding. So prefill
-// and decoding are one path: run the pending tokens, with drafts behind them if the step reaches the last one.
+// Invariant between steps: K/V of positions 0 … computed - 1 are in the cache, and computed < tokens.size().
+// The tokens from `computed` on are pending: the whole prompt at first, exactly one token (the newest) while
+// decoding. So prefill and decoding are one path: run the pending tokens, with drafts behind them if the step
+// reaches the last one.
 #pragma once
 
 #include <memory>
@@ -16,7 +17,8 @@
 
 namespace dspark {
 
-// Turns tokens into text and watches for stop strings. Text that may be the beginning of a stop string is held back.
+// Turns tokens into text and watches for stop strings. Text that may be the beginning of a stop string is
+// held back.
 class ReplyText {
  public:
   ReplyText(const Tokenizer* tokenizer, std::vector<std::string> stop) : stop_(std::move(stop)) {
@@ -42,7 +44,7 @@ struct Sequence {
   KvTable kv;
   std::unique_ptr<TokenHistory> history;  // only where penalties need it
   ReplyText text;
-  Proposal proposal;            // of the present step
+  Proposal proposal;  // of the present step
   AcceptanceEstimate acceptance;
   ShadowProposal shadow;
   SequenceStats stats;

@@ -64,7 +64,8 @@ TEST(ReplyText, RandomTextAgainstAPlainSearch) {
   for (int trial = 0; trial < 2000; ++trial) {
     const std::string text = word(30);
     const std::vector<std::string> stop{word(1 + random() % 6), word(1 + random() % 6)};
-    // The stop string that is complete first ends the reply; of two complete at once, the one that starts first.
+    // The stop string that is complete first ends the reply; of two complete at once, the one that starts
+    // first.
     size_t end = text.size();
     bool stopped = false;
     for (size_t n = 1; n <= text.size() && !stopped; ++n) {

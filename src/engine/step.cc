@@ -9,7 +9,8 @@ namespace dspark {
 namespace {
 
 double NowMs() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
@@ -30,13 +31,16 @@ std::span<const TokenEvent> Engine::Step() {
   return events_;
 }
 
-// Which sequences run, and how many of their pending tokens. Decoding sequences come first, prompts share what is left.
+// Which sequences run, and how many of their pending tokens. Decoding sequences come first, prompts share
+// what is left.
 void Engine::Plan() {
   slots_.clear();
   for (auto* queue : {&waiting_, &active_}) {
     for (auto& sequence : *queue) {
       if (sequence->finish != FinishReason::kCancelled) continue;
-      events_.push_back({.sequence = sequence->id, .text = sequence->text.Finish(), .finish = sequence->finish,
+      events_.push_back({.sequence = sequence->id,
+                         .text = sequence->text.Finish(),
+                         .finish = sequence->finish,
                          .stats = std::make_shared<SequenceStats>(sequence->stats)});
     }
   }
@@ -55,7 +59,8 @@ void Engine::Plan() {
   }
 }
 
-// Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with the context.
+// Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with
+// the context.
 int Engine::DraftRoom(const Sequence& sequence) const {
   const int reply = sequence.request.max_tokens - sequence.Generated() - 1;
   return std::max(0, std::min(reply, options_.fixed_draft >= 0 ? options_.fixed_draft : options_.max_draft));
@@ -66,7 +71,8 @@ void Engine::Propose() {
   for (Slot& slot : slots_) {
     slot.sequence->proposal.Clear();
     // A prompt's last pass gives one token: rounds, and with them τ, are counted from the next pass on.
-    if (!drafter_ || !slot.commits || slot.sequence->Generated() == 0 || !slot.sequence->request.speculate) continue;
+    if (!drafter_ || !slot.commits || slot.sequence->Generated() == 0 || !slot.sequence->request.speculate)
+      continue;
     const int most = std::min(DraftRoom(*slot.sequence), drafter_->max_tokens());
     if (most > 0) propose_.push_back({slot.sequence->id, most, &slot.sequence->proposal});
   }
@@ -96,7 +102,8 @@ void Engine::Trim() {
     if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, n)});
     offset += n;
   }
-  const int max_rows = std::min(target_.limits().max_rows, base_rows - commits + target_.limits().max_logit_rows);
+  const int max_rows =
+      std::min(target_.limits().max_rows, base_rows - commits + target_.limits().max_logit_rows);
   budget_.Choose(costs_, base_rows, max_rows, candidates_);
   auto candidate = candidates_.begin();
   for (Slot& slot : slots_) {
@@ -111,7 +118,8 @@ ForwardOutput Engine::Forward() {
     const Sequence& sequence = *slot.sequence;
     const auto pending = sequence.tokens.begin() + sequence.computed;
     batch_tokens_.insert(batch_tokens_.end(), pending, pending + slot.rows);
-    batch_tokens_.insert(batch_tokens_.end(), sequence.proposal.tokens.begin(), sequence.proposal.tokens.end());
+    batch_tokens_.insert(batch_tokens_.end(), sequence.proposal.tokens.begin(),
+                         sequence.proposal.tokens.end());
   }
   segments_.clear();
   size_t offset = 0;
@@ -132,7 +140,8 @@ ForwardOutput Engine::Forward() {
   const ForwardOutput output = target_.Forward(segments_, {});
   verify_ms_ = NowMs() - start;
   // Only steps of the shape that was measured: one pending token a sequence, and its drafts.
-  const bool decoding = std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.rows == 1; });
+  const bool decoding =
+      std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.rows == 1; });
   if (decoding && !costs_.points().empty()) costs_.Observe(int(batch_tokens_.size()), verify_ms_);
   return output;
 }
@@ -160,7 +169,8 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
       row_logits = logits_copy_;
     }
     for (; sequence.history && pushed < k; ++pushed) sequence.history->Push(proposal.tokens[pushed]);
-    ServedDistribution(target_.isa(), row_logits, sequence.request.sampling, sequence.history.get(), &distribution_);
+    ServedDistribution(target_.isa(), row_logits, sequence.request.sampling, sequence.history.get(),
+                       &distribution_);
     return distribution_;
   };
   const AcceptInput input{.drafts = proposal.tokens,
@@ -175,7 +185,8 @@ void Engine::Commit(const ForwardOutput& output) {
   observed_.clear();
   for (Slot& slot : slots_) {
     CommitSlot(slot, output);
-    if (slot.commits && drafter_ && slot.sequence->request.speculate && slot.sequence->finish == FinishReason::kNone) {
+    if (slot.commits && drafter_ && slot.sequence->request.speculate &&
+        slot.sequence->finish == FinishReason::kNone) {
       const size_t kept = slot.result.accepted + 1;
       const auto& tokens = slot.sequence->tokens;
       observed_.push_back({slot.sequence->id, std::span(tokens).last(kept)});

@@ -47,6 +47,9 @@ struct Tile {
   int chunk_begin, chunk_end;
 
   int position() const { return segment->first_position + row; }
+  // Of query i, counting heads first: its row of the call and its head.
+  int Row(int i) const { return segment->first_row + row + i / heads; }
+  int Head(int i) const { return head + i % heads; }
   int LastPosition() const { return position() + rows - 1; }
   // Keys times rows of one query head, and some for what does not grow with keys.
   int64_t HeadCost() const {
@@ -71,12 +74,16 @@ struct Call {
 
   int HeadDim() const { return shape.layout.head_dim; }
   size_t Record() const { return RecordSize(HeadDim()); }
-  float* PackedQ() const { return scratch; }  // [head_dim][kTileQueries]
-  float* Scores() const {
-    return PackedQ() + size_t(kTileQueries) * size_t(HeadDim());
-  }  // [kTileQueries][kChunkKeys]
-  float* Running() const { return Scores() + size_t(kTileQueries) * kChunkKeys; }  // [kTileQueries] records
-  float* Later() const { return Running() + size_t(kTileQueries) * Record(); }     // [kTileQueries] records
+  // The parts of scratch: queries [head_dim][kTileQueries], scores [kTileQueries][kChunkKeys], and two
+  // records per query, of the chunks so far and of the latest chunk.
+  float* PackedQ() const { return scratch; }
+  float* Scores() const { return PackedQ() + size_t(kTileQueries) * size_t(HeadDim()); }
+  float* Running() const { return Scores() + size_t(kTileQueries) * kChunkKeys; }
+  float* Later() const { return Running() + size_t(kTileQueries) * Record(); }
+
+  const float* Query(int row, int head) const {
+    return q + size_t(row) * q_stride + size_t(head) * size_t(HeadDim());
+  }
   float* Out(int row, int head) const {
     return out + size_t(row) * out_stride + size_t(head) * size_t(HeadDim());
   }
@@ -86,8 +93,7 @@ struct Call {
   }
 };
 
-// Every tile of the call in a fixed order: KV head outermost within a segment, so that its K and V stay in
-// cache.
+// Every tile of the call in a fixed order. KV head outermost in a segment: its K and V stay in cache.
 template <class F>
 void ForEachTile(const Call& call, F f) {
   const KvLayout& layout = call.shape.layout;
@@ -98,15 +104,15 @@ void ForEachTile(const Call& call, F f) {
     for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
       for (int head = 0; head < group; head += tile_heads) {
         for (int row = 0; row < segment.rows; row += tile_rows) {
-          Tile tile = {&segment,
-                       ordinal,
-                       row,
-                       std::min(tile_rows, segment.rows - row),
-                       kv_head,
-                       kv_head * group + head,
-                       std::min(tile_heads, group - head),
-                       0,
-                       0};
+          Tile tile = {.segment = &segment,
+                       .first_ordinal = ordinal,
+                       .row = row,
+                       .rows = std::min(tile_rows, segment.rows - row),
+                       .kv_head = kv_head,
+                       .head = kv_head * group + head,
+                       .heads = std::min(tile_heads, group - head),
+                       .chunk_begin = 0,
+                       .chunk_end = 0};
           const int chunks = ChunksUpTo(tile.LastPosition());
           const int step = call.split ? 1 : chunks;
           for (tile.chunk_begin = 0; tile.chunk_begin < chunks; tile.chunk_begin += step) {
@@ -120,11 +126,20 @@ void ForEachTile(const Call& call, F f) {
   }
 }
 
-// Queries transposed, so that the kernel finds the same component of all of them side by side.
+// Queries transposed, so that the kernel finds the same component of all of them side by side. In a prefill
+// neither q nor out is in cache: all their lines are asked for at once, or the misses would cost a tenth of
+// the time.
 void PackQueries(const Call& call, const Tile& tile) {
+  constexpr int kLine = 16;  // floats
+  const auto query = [&](int i) { return call.Query(tile.Row(i), tile.Head(i)); };
   for (int i = 0; i < tile.rows * tile.heads; ++i) {
-    const int row = tile.segment->first_row + tile.row + i / tile.heads, head = tile.head + i % tile.heads;
-    const float* from = call.q + size_t(row) * call.q_stride + size_t(head) * size_t(call.HeadDim());
+    for (int d = 0; d < call.HeadDim(); d += kLine) {
+      __builtin_prefetch(query(i) + d);
+      __builtin_prefetch(call.Out(tile.Row(i), tile.Head(i)) + d, 1);
+    }
+  }
+  for (int i = 0; i < tile.rows * tile.heads; ++i) {
+    const float* from = query(i);
     for (int d = 0; d < call.HeadDim(); ++d) call.PackedQ()[d * kTileQueries + i] = from[d];
   }
 }
@@ -164,7 +179,7 @@ void RunSplitTile(const Call& call, const Tile& tile) {
   float* records[kTileQueries];
   for (int i = 0; i < tile.rows * tile.heads; ++i) {
     const int ordinal = tile.first_ordinal + tile.row + i / tile.heads;
-    records[i] = call.Partial(ordinal, tile.head + i % tile.heads, tile.chunk_begin);
+    records[i] = call.Partial(ordinal, tile.Head(i), tile.chunk_begin);
   }
   RunChunk(call, tile, tile.chunk_begin, records);
 }
@@ -185,8 +200,7 @@ void RunWholeTile(const Call& call, const Tile& tile) {
     }
   }
   for (int i = 0; i < queries; ++i) {
-    const int row = tile.segment->first_row + tile.row + i / tile.heads;
-    call.table.finish(running[i], call.HeadDim(), call.Out(row, tile.head + i % tile.heads));
+    call.table.finish(running[i], call.HeadDim(), call.Out(tile.Row(i), tile.Head(i)));
   }
 }
 

@@ -4,10 +4,11 @@
 // it holds K transposed, [head_dim][block_tokens], so that one vector load gives the same component of 16
 // keys, and V as [block_tokens][head_dim]; both fp16.
 //
-// The arithmetic of one (row, head) is fixed by absolute position alone: keys in chunks of kChunk positions;
-// within a chunk score = scale * Σ_d q[d] k[d] in order of d, softmax over the chunk, Σ p v in order of
-// position; chunks merged in order. It depends neither on how many rows are in the call, nor on the batch,
-// the block size or the workers.
+// The arithmetic of one (row, head) is fixed by absolute position alone: keys in chunks of kAttentionChunk
+// positions; within a chunk score = scale * Σ_d q[d] k[d] in order of d, softmax over the chunk, Σ p v in
+// order of position; chunks merged in order (attention_ref.cc). It depends neither on how many rows are in
+// the call, nor on the batch, the block size, the workers or the instruction set, and nothing at a later
+// position can touch a row.
 #pragma once
 
 #include <cstddef>

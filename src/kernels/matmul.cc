@@ -1,5 +1,6 @@
 #include "kernels/matmul.h"
 
+#include <bit>
 #include <cstring>
 
 #include "core/check.h"
@@ -42,11 +43,21 @@ size_t BytesOfGroup(WeightFormat format, int k) {
   return (bytes + kLine - 1) / kLine * kLine;
 }
 
+// One row's elements into their lane of a group of a float format.
+template <class Element>
+void PackElements(const uint8_t* src, int k, int lane, uint8_t* group) {
+  for (int i = 0; i < k; ++i) {
+    std::memcpy(group + (size_t(i) * kGroupRows + lane) * sizeof(Element), src + i * sizeof(Element),
+                sizeof(Element));
+  }
+}
+
 // One row's block into its lane of the group's levels and scales for that block.
 void PackBlock(WeightFormat format, const BlockLevels& block, int lane, uint8_t* levels, uint8_t* scales) {
   if (format == WeightFormat::kInt8) {
-    for (int unit = 0; unit < 8; ++unit)
+    for (int unit = 0; unit < 8; ++unit) {
       std::memcpy(levels + unit * 64 + lane * 4, block.level + unit * 4, 4);
+    }
   } else {
     uint8_t nibbles[16];
     for (int i = 0; i < 16; ++i) nibbles[i] = uint8_t(block.level[i] | block.level[i + 16] << 4);
@@ -73,8 +84,10 @@ void UnpackBlock(WeightFormat format, const uint8_t* levels, const uint8_t* scal
 size_t OddUnits(size_t size, size_t unit) { return ((size + unit - 1) / unit | 1) * unit; }
 size_t ValueStride(int cols) { return OddUnits(cols, kLine / sizeof(float)); }
 size_t BlockStride(int cols) {
-  return OddUnits((cols + kBlockSize - 1) / kBlockSize, 4);
-}  // 4 blocks = 3 lines
+  constexpr size_t kUnit = 4;  // blocks in 3 cache lines
+  static_assert(kUnit * sizeof(QuantizedBlock) == 3 * kLine);
+  return OddUnits((cols + kBlockSize - 1) / kBlockSize, kUnit);
+}
 
 }  // namespace
 
@@ -121,10 +134,8 @@ void PackedMatrix::SetRow(int row, TensorType type, const uint8_t* src) {
   const int lane = row % kGroupRows;
   uint8_t* group = Group(row / kGroupRows);
   if (!IsQuantized(format_)) {
-    const size_t bytes = ElementBytes(format_);
-    for (int k = 0; k < k_; ++k)
-      std::memcpy(group + (size_t(k) * kGroupRows + lane) * bytes, src + k * bytes, bytes);
-    return;
+    return format_ == WeightFormat::kF32 ? PackElements<uint32_t>(src, k_, lane, group)
+                                         : PackElements<uint16_t>(src, k_, lane, group);
   }
   const TensorTypeInfo& info = InfoOf(type);
   const int blocks = k_ / kBlockSize;
@@ -140,6 +151,8 @@ void PackedMatrix::SetRowGroup(int group, TensorType type, const uint8_t* src, s
   DSPARK_CHECK(rows >= 0 && rows <= kGroupRows);
   for (int r = 0; r < rows; ++r) SetRow(group * kGroupRows + r, type, src + r * stride);
 }
+
+void PackedMatrix::SetNext(const PackedMatrix& next) { next_ = {next.data(), next.GroupBytes(), next.n()}; }
 
 void PackedMatrix::GetRow(int row, float* values) const {
   DSPARK_CHECK(row >= 0 && row < n_);
@@ -185,27 +198,31 @@ void Activations::Resize(int rows, int cols) {
   block_stride_ = BlockStride(cols);
 }
 
-void Activations::QuantizeRow(int r, Isa isa) {
-  DSPARK_CHECK(r >= 0 && r < rows_);
-  DSPARK_CHECK_EQ(cols_ % kBlockSize, 0);
-  QuantizedBlock* out = quantized_.data() + size_t(r) * block_stride_;
+void Activations::QuantizeColumns(int r, Range columns, Isa isa) {
+  DSPARK_CHECK(r >= 0 && r < rows_ && columns.end <= cols_);
+  DSPARK_CHECK(columns.begin % kBlockSize == 0 && columns.end % kBlockSize == 0);
+  const float* values = Row(r) + columns.begin;
+  const int blocks = columns.size() / kBlockSize;
+  QuantizedBlock* out = quantized_.data() + size_t(r) * block_stride_ + columns.begin / kBlockSize;
   switch (isa) {
     case Isa::kReference:
-      return QuantizeReference(Row(r), cols_ / kBlockSize, out);
+      return QuantizeReference(values, blocks, out);
     case Isa::kAvx2:
-      return QuantizeAvx2(Row(r), cols_ / kBlockSize, out);
     case Isa::kAvx512Vnni:
-      return QuantizeAvx512(Row(r), cols_ / kBlockSize, out);
+      return QuantizeAvx2(values, blocks, out);
   }
 }
 
-Range MatMulColumns(const Worker& worker, int n) { return worker.Share(n, kGroupRows); }
+// Whole blocks of 32, so that a worker can quantise what it has computed.
+Range MatMulColumns(const Worker& worker, int n) { return worker.Share(n, kBlockSize); }
 
 void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, float* y, size_t y_stride,
             Store store) {
   DSPARK_CHECK_EQ(x.cols(), w.k());
   const Range columns = MatMulColumns(worker, w.n());
   if (x.rows() == 0 || columns.size() == 0) return;
+  const int first_group = columns.begin / kGroupRows, end_group = (columns.end + kGroupRows - 1) / kGroupRows;
+  const size_t next_group = MatMulColumns(worker, w.next_.n).begin / kGroupRows;
   const MatMulTask task = {.format = w.format(),
                            .n = w.n(),
                            .k = w.k(),
@@ -219,8 +236,10 @@ void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, f
                            .y = y,
                            .y_stride = y_stride,
                            .store = store,
-                           .first_group = columns.begin / kGroupRows,
-                           .end_group = (columns.end + kGroupRows - 1) / kGroupRows};
+                           .first_group = first_group,
+                           .end_group = end_group,
+                           .share_end = w.data() + end_group * w.GroupBytes(),
+                           .next_share = w.next_.data ? w.next_.data + next_group * w.next_.group_bytes : w.data()};
   switch (worker.isa()) {
     case Isa::kReference:
       return MatMulReference(task);

@@ -35,6 +35,13 @@ enum class WeightFormat {
 // The packed format that holds a file's type without losing its values. kI64 and unknown types: CHECK.
 WeightFormat PackedFormatOf(TensorType type);
 
+enum class Store {
+  kSet,  // y = x · Wᵀ
+  kAdd,  // y += x · Wᵀ (the residual)
+};
+
+class Activations;
+
 class PackedMatrix {
  public:
   PackedMatrix() = default;
@@ -51,6 +58,9 @@ class PackedMatrix {
   // The same, 16 rows [group * 16, group * 16 + 16) at once (fast path of loading); row r's bytes at src + r
   // * stride.
   void SetRowGroup(int group, TensorType type, const uint8_t* src, size_t stride, int rows);
+  // Names the matrix that a pass reads after this one: MatMul asks memory for the beginning of a worker's share of
+  // it while the end of its share of this one is still being used, so that memory does not idle at a barrier.
+  void SetNext(const PackedMatrix& next);
   // Decodes row `row` to K floats (embedding look-up in a tied head).
   void GetRow(int row, float* values) const;
 
@@ -70,11 +80,18 @@ class PackedMatrix {
   WeightFormat format_ = WeightFormat::kF32;
   Buffer<uint8_t> owned_;
   uint8_t* storage_ = nullptr;  // where not owned
+
+  friend void MatMul(const Worker&, const PackedMatrix&, const Activations&, float*, size_t, Store);
+  struct Next {
+    const uint8_t* data = nullptr;
+    size_t group_bytes = 0;
+    int n = 0;
+  } next_;
 };
 
 // 32 activations of one row as int8, with all a kernel needs beside them: 48 bytes that one pointer reaches.
 struct QuantizedBlock {
-  int8_t level[32];    // round-to-nearest-even(x / scale), -127 … 127
+  int8_t level[32];    // round-to-nearest-even(x * (1 / scale)), -127 … 127
   float scale;         // amax / 127
   float scaled_sum;    // scale * Σ level: the factor of a weight block's min
   int32_t offset_128;  // -128 * Σ level: where a dot product with unsigned 8-bit levels starts
@@ -97,7 +114,9 @@ class Activations {
   // Fills the int8 side of row r. cols() % 32 == 0. A block is all zeros, scale included, when it holds a NaN
   // or an infinity or when its scale would be subnormal. Rows share no cache line, so workers may quantise
   // rows side by side.
-  void QuantizeRow(int r, Isa isa);
+  void QuantizeRow(int r, Isa isa) { QuantizeColumns(r, {0, cols_}, isa); }
+  // The same for columns [begin, end) only, multiples of 32: what a worker has just computed itself.
+  void QuantizeColumns(int r, Range columns, Isa isa);
 
   const QuantizedBlock* Quantized(int r) const {
     return quantized_.data() + size_t(r) * block_stride_;
@@ -114,18 +133,14 @@ class Activations {
   Buffer<QuantizedBlock> quantized_;
 };
 
-enum class Store {
-  kSet,  // y = x · Wᵀ
-  kAdd,  // y += x · Wᵀ (the residual)
-};
-
 // This worker's share of the columns of y. Rows of y are `y_stride` floats apart. No barrier inside: x must
 // be complete before, and y is complete after the next barrier. Quantised formats read x's int8 side, float
 // formats its fp32 side.
 void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, float* y, size_t y_stride,
             Store store = Store::kSet);
 
-// The columns of y that MatMul gives this worker: ops that only touch these need no barrier after MatMul.
+// The columns of y that MatMul gives this worker, from a multiple of 32 to a multiple of 32 or n: ops that only
+// touch these need no barrier after MatMul.
 Range MatMulColumns(const Worker& worker, int n);
 
 }  // namespace dspark

@@ -1,7 +1,7 @@
 // AVX2 kernels on the layout of matmul_kernels.h: a group's 16 rows as two halves of 8 lanes.
 //
 // Without VNNI a dot product goes through vpmaddubsw, which saturates at 16 bits. Levels of 4 bits cannot get
-// there: the 8 products pairs of a block sum to at most 8 * 2 * 15 * 128 = 30720, so they are added in 16
+// there: the 8 pairs of products of a block sum to at most 8 * 2 * 15 * 128 = 30720, so they are added in 16
 // bits and widened once per block. Levels of 8 bits are split into two such nibbles.
 #include <immintrin.h>
 
@@ -216,9 +216,10 @@ void QuantizeAvx2(const float* x, int blocks, QuantizedBlock* out) {
       std::memset(&out[b], 0, sizeof(out[b]));
       continue;
     }
+    const __m256 inverse = _mm256_set1_ps(1 / scale);
     __m256i a[4];
     for (int i = 0; i < 4; ++i) {
-      a[i] = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + i * 8), _mm256_set1_ps(scale)));
+      a[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i * 8), inverse));
     }
     const int sum = ReduceAdd(_mm256_add_epi32(_mm256_add_epi32(a[0], a[1]), _mm256_add_epi32(a[2], a[3])));
     const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(a[2], a[3]));

@@ -1,6 +1,5 @@
 // AVX-512 VNNI kernels. One vpdpbusd multiplies 4 unsigned levels of each of 16 weight rows by 4 broadcast
-// activations; the zero of the levels costs nothing, since the integer accumulator starts at -zero * Σ
-// activations.
+// activations; the zero of the levels costs nothing: the integer accumulator starts at -zero * Σ activations.
 //
 // Zen 4 issues one 512-bit dot product or FMA per cycle. A block of a row needs 8 dots, the product of the
 // scales and one or two FMAs, so 8/11 (with a min) or 8/10 of the dot peak is the limit; unpacking and
@@ -12,7 +11,6 @@
 
 #include <immintrin.h>
 
-#include <cfloat>
 #include <cstring>
 
 #include "kernels/matmul_kernels.h"
@@ -22,8 +20,33 @@ namespace {
 
 constexpr int kTileRows = 8;
 
-// How far ahead of its use a group's data is asked for: some microseconds of one core's share of the memory.
+// How far ahead of its use a group's data is asked for: about a microsecond of one core's share of memory.
 constexpr size_t kPrefetchBytes = 16384;
+
+// Asks for what this worker reads kPrefetchBytes later: the rest of its share, then its share of the next matrix.
+// Into L2: L1 belongs to the activations and the hardware's own streams.
+class Prefetcher {
+ public:
+  Prefetcher(const MatMulTask& task, const uint8_t* now) : ahead_(now + kPrefetchBytes), end_(task.share_end) {
+    next_ = task.next_share;
+    if (ahead_ >= end_) MoveOn();
+  }
+  template <int kBytes>
+  void Ask() {
+    for (int line = 0; line < kBytes; line += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(ahead_ + line), _MM_HINT_T1);
+    }
+    ahead_ += kBytes;
+    if (ahead_ >= end_) MoveOn();
+  }
+
+ private:
+  void MoveOn() {
+    ahead_ = next_ + (ahead_ - end_);
+    end_ = reinterpret_cast<const uint8_t*>(UINTPTR_MAX);
+  }
+  const uint8_t *ahead_, *end_, *next_;
+};
 
 template <class T>
 T Load(const void* p) {
@@ -94,16 +117,14 @@ void QuantizedTile(const MatMulTask& task, int group, int row) {
   const int blocks = task.k / kBlockSize;
   const uint8_t* levels = task.groups + group * task.group_bytes;
   const uint8_t* scales = levels + blocks * Layout::kLevelBytes;
-  const uint8_t* ahead = levels + kPrefetchBytes;
+  Prefetcher prefetcher(task, levels);
   const uint8_t* x = reinterpret_cast<const uint8_t*>(task.quantized + row * task.quantized_stride);
   const size_t x_stride = task.quantized_stride * sizeof(QuantizedBlock);
   __m512 acc[kRows];
 #pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) acc[m] = _mm512_setzero_ps();
   for (int b = 0; b < blocks; ++b) {
-    for (int line = 0; line < Layout::kLevelBytes + Layout::kScaleBytes; line += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T1);
-    }
+    prefetcher.template Ask<Layout::kLevelBytes + Layout::kScaleBytes>();
     __m512i dot[kRows];
     for (int m = 0; m < kRows; ++m) dot[m] = StartOfDot<kFormat>(x + m * x_stride);
     DotBlock<kFormat, kRows>(levels, x, x_stride, dot);
@@ -122,7 +143,6 @@ void QuantizedTile(const MatMulTask& task, int group, int row) {
     }
     levels += Layout::kLevelBytes;
     scales += Layout::kScaleBytes;
-    ahead += Layout::kLevelBytes + Layout::kScaleBytes;
     x += sizeof(QuantizedBlock);
   }
   StoreTile<kRows>(task, group, row, acc);
@@ -185,29 +205,6 @@ void MatMulAvx512(const MatMulTask& task) {
       return Run<WeightFormat::kInt4>(task);
     case WeightFormat::kInt4Min:
       return Run<WeightFormat::kInt4Min>(task);
-  }
-}
-
-void QuantizeAvx512(const float* x, int blocks, QuantizedBlock* out) {
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  for (int b = 0; b < blocks; ++b, x += kBlockSize) {
-    const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
-    const __m512i amax = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(x0), magnitude),
-                                          _mm512_and_si512(_mm512_castps_si512(x1), magnitude));
-    const float scale =
-        _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epu32(amax)))) / 127;
-    const bool usable = scale >= FLT_MIN && scale <= FLT_MAX;
-    const __mmask16 keep = usable ? 0xffff : 0;
-    const __m512 divisor = _mm512_set1_ps(scale);
-    const __m512i a0 = _mm512_maskz_cvtps_epi32(keep, _mm512_maskz_div_ps(keep, x0, divisor));
-    const __m512i a1 = _mm512_maskz_cvtps_epi32(keep, _mm512_maskz_div_ps(keep, x1, divisor));
-    const int sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a0, a1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[b].level), _mm512_cvtepi32_epi8(a0));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out[b].level + 16), _mm512_cvtepi32_epi8(a1));
-    out[b].scale = usable ? scale : 0;
-    out[b].scaled_sum = usable ? scale * float(sum) : 0;
-    out[b].offset_128 = -128 * sum;
-    out[b].offset_8 = -8 * sum;
   }
 }
 

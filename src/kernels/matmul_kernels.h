@@ -1,11 +1,12 @@
 // What matmul.cc and the kernels of each instruction set share: the packed layout and the plan of a call.
 //
-// A group of 16 rows of W is contiguous. Float formats: [K][16] elements. Quantised formats: first the levels
-// of all blocks of 32 k, then the scales of all blocks:
-//   kInt8            levels [K/32][8][16][4]: unit j of a row = its levels k = 4j … 4j + 3; scales [K/32][16]
-//   fp16 kInt4, kInt4Min  levels [K/32][4][16][4]: low nibbles = unit j, high nibbles = unit j + 4;
-//                    scales [K/32][16] fp16, for kInt4Min [K/32][2][16] fp16: scale, then min
-// so that 64 bytes feed one 16-lane dot product against 4 broadcast activations.
+// A group of 16 rows of W is contiguous. Float formats: [K][16] elements. Quantised formats: the levels of
+// all blocks of 32 k, then the scales of all blocks.
+//   kInt8            levels [K/32][8][16][4]: unit j of a row = its levels k = 4j … 4j + 3
+//                    scales [K/32][16] fp16
+//   kInt4, kInt4Min  levels [K/32][4][16][4]: low nibbles = unit j, high nibbles = unit j + 4
+//                    scales [K/32][16] fp16; kInt4Min: [K/32][2][16] fp16, scale and min
+// So 64 bytes feed one 16-lane dot product against 4 broadcast activations.
 //
 // Files compiled for an instruction set must not instantiate inline functions that other files use too (the
 // linker keeps one copy, perhaps the one this processor cannot run): they take the plain struct below and
@@ -47,16 +48,17 @@ struct MatMulTask {
   size_t y_stride;
   Store store;
   int first_group, end_group;
+  const uint8_t* share_end;   // where this worker's groups end
+  const uint8_t* next_share;  // what it reads after them
 };
 
 void MatMulReference(const MatMulTask& task);
 void MatMulAvx2(const MatMulTask& task);
 void MatMulAvx512(const MatMulTask& task);
 
-// Quantises 32 * blocks values.
+// Quantises 32 * blocks values. A block is too short for wider vectors to pay.
 void QuantizeReference(const float* x, int blocks, QuantizedBlock* out);
 void QuantizeAvx2(const float* x, int blocks, QuantizedBlock* out);
-void QuantizeAvx512(const float* x, int blocks, QuantizedBlock* out);
 
 // Calls kernel(group, row, count) per group and tile of up to kTileRows rows such that a group's weights stay
 // in L1 or L2 for all its tiles, and the rows of x in L2 for all groups.

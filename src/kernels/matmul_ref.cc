@@ -96,9 +96,10 @@ void QuantizeReference(const float* x, int blocks, QuantizedBlock* out) {
     QuantizedBlock block = {};
     const float scale = std::bit_cast<float>(amax_bits) / 127;
     if (scale >= FLT_MIN && scale <= FLT_MAX) {
+      const float inverse = 1 / scale;
       int sum = 0;
       for (int i = 0; i < kBlockSize; ++i) {
-        block.level[i] = int8_t(std::nearbyint(x[i] / scale));
+        block.level[i] = int8_t(std::nearbyint(x[i] * inverse));
         sum += block.level[i];
       }
       block.scale = scale;

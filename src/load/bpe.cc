@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "core/check.h"
+#include "load/printable.h"
 #include "load/utf8.h"
 
 namespace dspark {
@@ -99,7 +100,8 @@ Result<Bpe> Bpe::Make(const std::vector<std::string>& tokens, const std::vector<
   Bpe bpe;
   DSPARK_RETURN_IF_ERROR(bpe.AddTokens(tokens));
   DSPARK_RETURN_IF_ERROR(bpe.AddMerges(merges));
-  bpe.FindWholeTokens(whole_tokens);
+  bpe.whole_ = std::make_unique<std::atomic<bool>[]>(tokens.size());
+  for (size_t id = 0; id < tokens.size(); ++id) bpe.whole_[id] = whole_tokens;
   return bpe;
 }
 
@@ -125,7 +127,8 @@ Status Bpe::AddTokens(const std::vector<std::string>& tokens) {
     size_t slot = hash & (slots_.size() - 1);
     for (; slots_[slot].id >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
       if (slots_[slot].hash == hash && Bytes(slots_[slot].id) == bytes)
-        return MakeError("token {} is the same as token {} (\"{}\")", id, slots_[slot].id, tokens[id]);
+        return MakeError("token {} is the same as token {} (\"{}\")", id, slots_[slot].id,
+                         Printable(tokens[id]));
     }
     slots_[slot] = {hash, int32_t(id)};
     if (bytes.size() == 1) byte_tokens_[uint8_t(bytes[0])] = int32_t(id);
@@ -150,7 +153,7 @@ Status Bpe::AddMerges(const std::vector<std::string>& merges) {
     const int32_t right = spelled ? FindToken(bytes.substr(middle)) : -1;
     const int32_t id = spelled ? FindToken(bytes) : -1;
     if (left < 0 || right < 0 || id < 0)
-      return MakeError("merge {} (\"{}\") is not two tokens that make a third", rank, merge);
+      return MakeError("merge {} (\"{}\") is not two tokens that make a third", rank, Printable(merge));
     const uint64_t pair = PairOf(left, right);
     size_t slot = HashPair(pair) & (merges_.size() - 1);
     while (merges_[slot].pair != kNoPair && merges_[slot].pair != pair)
@@ -159,19 +162,6 @@ Status Bpe::AddMerges(const std::vector<std::string>& merges) {
                      id};  // of a pair listed twice the later rank holds, as in tokenizers
   }
   return {};
-}
-
-// Not every token can be reached by merges, so each is tried once; text is then mostly one look-up per piece.
-void Bpe::FindWholeTokens(bool all) {
-  whole_.assign(vocab(), false);
-  Scratch scratch;
-  std::vector<int32_t> ids;
-  for (const TokenSlot& slot : slots_) {
-    if (slot.id < 0) continue;
-    ids.clear();
-    if (!all) Encode(Bytes(slot.id), &scratch, &ids);
-    whole_[slot.id] = all || (ids.size() == 1 && ids[0] == slot.id);
-  }
 }
 
 int32_t Bpe::FindToken(std::string_view bytes) const {
@@ -195,19 +185,22 @@ const Bpe::Merge& Bpe::FindMerge(int32_t left, int32_t right) const {
 
 void Bpe::Encode(std::string_view piece, Scratch* scratch, std::vector<int32_t>* ids) const {
   const int32_t token = FindToken(piece);
-  if (token >= 0 && whole_[token]) {
+  if (token >= 0 && whole_[token].load(std::memory_order_relaxed)) {
     ids->push_back(token);
     return;
   }
-  scratch->ids.clear();
+  std::vector<int32_t>& symbols = scratch->ids;
+  symbols.clear();
   for (const char b : piece) {
-    if (const int32_t id = byte_tokens_[uint8_t(b)]; id >= 0) scratch->ids.push_back(id);
+    if (const int32_t id = byte_tokens_[uint8_t(b)]; id >= 0) symbols.push_back(id);
   }
-  if (scratch->ids.size() <= kShort)
-    MergeShort(&scratch->ids);
-  else
+  if (symbols.size() <= kShort) {
+    MergeShort(&symbols);
+  } else {
     MergeLong(scratch);
-  ids->insert(ids->end(), scratch->ids.begin(), scratch->ids.end());
+  }
+  if (symbols.size() == 1 && symbols[0] == token) whole_[token].store(true, std::memory_order_relaxed);
+  ids->insert(ids->end(), symbols.begin(), symbols.end());
 }
 
 void Bpe::MergeShort(std::vector<int32_t>* ids) const {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,7 +46,7 @@ class Bpe {
   };
 
   // Appends the ids of one piece: bytes without a token are dropped, then the pair of least rank is merged,
-  // the leftmost first, until none is left. O(n log n).
+  // the leftmost first, until none is left. O(n log n), thread-safe.
   void Encode(std::string_view piece, Scratch* scratch, std::vector<int32_t>* ids) const;
 
  private:
@@ -59,7 +61,6 @@ class Bpe {
   Bpe() = default;
   Status AddTokens(const std::vector<std::string>& tokens);
   Status AddMerges(const std::vector<std::string>& merges);
-  void FindWholeTokens(bool all);
   int32_t FindToken(std::string_view bytes) const;
   const Merge& FindMerge(int32_t left, int32_t right) const;
   void MergeShort(std::vector<int32_t>* ids) const;
@@ -70,11 +71,14 @@ class Bpe {
     int32_t id = -1;
   };
 
-  std::string bytes_;                       // all tokens, one after another
-  std::vector<uint32_t> begin_;             // [V + 1] offsets into bytes_
-  std::vector<TokenSlot> slots_;            // tokens by bytes; a power of two
-  std::vector<Merge> merges_;               // by pair; a power of two
-  std::vector<bool> whole_;                 // [V] a piece of these bytes becomes this token alone
+  std::string bytes_;             // all tokens, one after another
+  std::vector<uint32_t> begin_;   // [V + 1] offsets into bytes_
+  std::vector<TokenSlot> slots_;  // tokens by bytes; a power of two
+  std::vector<Merge> merges_;     // by pair; a power of two
+  // [V] A piece of these bytes is known to become this token alone. Not every token can be reached by merges,
+  // and trying all would double the time to start; whoever meets one first notes it, and all would note the
+  // same.
+  std::unique_ptr<std::atomic<bool>[]> whole_;
   std::array<int32_t, 256> byte_tokens_{};  // -1: none
 };
 

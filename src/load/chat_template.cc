@@ -2,6 +2,8 @@
 
 #include <string_view>
 
+#include "load/printable.h"
+
 namespace dspark {
 namespace {
 
@@ -14,10 +16,11 @@ void TrimRight(std::string* text) {
   while (!text->empty() && IsSpace(text->back())) text->pop_back();
 }
 
-// Blanks between the start of a line and a block tag are not printed (lstrip_blocks).
-void TrimIndentation(std::string* text) {
-  const size_t end = text->find_last_not_of(" \t") + 1;
-  if (end == 0 || (*text)[end - 1] == '\n') text->resize(end);
+// Blanks between the start of a line of the source and a block tag are not printed (lstrip_blocks).
+void TrimIndentation(std::string_view source_before, std::string* text) {
+  const size_t line_start = source_before.find_last_not_of(" \t") + 1;
+  if (line_start > 0 && source_before[line_start - 1] != '\n') return;
+  while (!text->empty() && (text->back() == ' ' || text->back() == '\t')) text->pop_back();
 }
 
 // One spelling for templates that differ only in layout: no blanks between the words of a tag, single quotes,
@@ -40,7 +43,7 @@ std::string Canonical(std::string_view jinja) {
       if (trims)
         TrimRight(&result);
       else if (two == "{%")
-        TrimIndentation(&result);
+        TrimIndentation(jinja.substr(0, i), &result);
       result += two;
       i += trims ? 2 : 1;
     } else if (in_tag && (two == "%}" || two == "}}")) {
@@ -67,9 +70,7 @@ std::string Canonical(std::string_view jinja) {
 constexpr std::string_view kNoPromptByDefault =
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}";
 constexpr std::string_view kLoop = "{% for message in messages %}";
-constexpr std::string_view kDefaultSystem =
-    "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
-    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}";
+constexpr std::string_view kIfNoSystem = "{% if loop.first and messages[0]['role'] != 'system' %}";
 constexpr std::string_view kTurns =
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -80,19 +81,16 @@ Result<ChatFormat> DetectChatFormat(const std::string& jinja_template) {
   if (jinja_template.empty())
     return MakeError("the model has no chat template; use --raw to give it the prompt as it is");
   std::string text = Canonical(jinja_template);
-  TrimRight(&text);
   if (const std::string prefix = Canonical(kNoPromptByDefault); text.starts_with(prefix))
     text.erase(0, prefix.size());
   if (text == Canonical(fmt::format("{}{}", kLoop, kTurns))) return ChatFormat::kChatMl;
-  if (text == Canonical(fmt::format("{}{}{}", kLoop, kDefaultSystem, kTurns))) return ChatFormat::kSmolLm2;
-  std::string start = jinja_template.substr(0, 60);
-  for (char& c : start) {
-    if (uint8_t(c) < ' ' || uint8_t(c) >= 0x7F) c = ' ';
-  }
+  const std::string default_system = fmt::format(
+      "{}{{{{ '<|im_start|>system\n{}<|im_end|>\n' }}}}{{% endif %}}", kIfNoSystem, kSmolLm2System);
+  if (text == Canonical(fmt::format("{}{}{}", kLoop, default_system, kTurns))) return ChatFormat::kSmolLm2;
   return MakeError(
-      "the model's chat template (\"{}...\") is none of those dspark renders (ChatML, SmolLM2); use --raw"
+      "the model's chat template (\"{}\") is none of those dspark renders (ChatML, SmolLM2); use --raw"
       " and write the turns into the prompt yourself",
-      start);
+      Printable(jinja_template, 60));
 }
 
 std::string RenderChat(ChatFormat format, const std::vector<ChatMessage>& messages,

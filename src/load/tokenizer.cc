@@ -9,6 +9,7 @@
 #include "load/bpe.h"
 #include "load/nfc.h"
 #include "load/pre_tokenizer.h"
+#include "load/printable.h"
 #include "load/utf8.h"
 
 namespace dspark {
@@ -18,14 +19,17 @@ using Added = TokenizerSpec::Added;
 using AddedPointers = std::vector<const Added*>;
 
 Status CheckAdded(const TokenizerSpec& spec) {
+  const auto damaged = [&](const Added& added, std::string_view what) {
+    return MakeError("{}: added token \"{}\" (id {}) {}; download the file again", spec.where,
+                     Printable(added.text), added.id, what);
+  };
   for (const Added& added : spec.added) {
     if (added.id < 0 || size_t(added.id) >= spec.tokens.size())
-      return MakeError("{}: added token \"{}\" has id {}, outside the vocabulary of {} tokens", spec.where,
-                       added.text, added.id, spec.tokens.size());
-    if (added.text.empty())
-      return MakeError("{}: the added token of id {} has no text", spec.where, added.id);
-    if (!IsValidUtf8(added.text))
-      return MakeError("{}: the text of added token {} is not UTF-8", spec.where, added.id);
+      return damaged(added, "is outside the vocabulary");
+    if (added.text.empty()) return damaged(added, "has no text");
+    if (!IsValidUtf8(added.text)) return damaged(added, "is not UTF-8");
+    const std::string& token = spec.tokens[added.id];
+    if (!token.empty() && token != added.text) return damaged(added, "has the id of another token");
   }
   return {};
 }
@@ -84,7 +88,7 @@ Tokenizer::~Tokenizer() = default;
 Result<std::unique_ptr<Tokenizer>> Tokenizer::Make(TokenizerSpec spec) {
   DSPARK_RETURN_IF_ERROR(CheckAdded(spec));
   auto bpe = Bpe::Make(spec.tokens, spec.merges, spec.ignore_merges);
-  if (!bpe) return MakeError("{}: {}; the tokenizer in this file is damaged", spec.where, bpe.error().text);
+  if (!bpe) return MakeError("{}: {}; download the file again", spec.where, bpe.error().text);
   return std::unique_ptr<Tokenizer>(
       new Tokenizer(std::make_unique<Impl>(std::move(spec), std::move(bpe).value())));
 }

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
-#include "core/mapped_file.h"
 #include "load/bpe.h"
+#include "load/json_file.h"
 #include "load/pre_tokenizer.h"
+#include "load/printable.h"
 
 namespace dspark {
 namespace {
@@ -42,18 +44,26 @@ std::vector<Json> Members(const Json& value, const char* key) {
   return members.is_array() ? members.get<std::vector<Json>>() : std::vector<Json>{};
 }
 
+Error Unsupported(const TokenizerSpec& spec, std::string_view what) {
+  return MakeError(
+      "{}: {} is not supported, only the byte-level BPE of GPT-2, SmolLM, Llama 3 and Qwen 2 is; give "
+      "the prompt as token ids (--prompt-ids)",
+      spec.where, Printable(what, 200));
+}
+
+Error Damaged(const TokenizerSpec& spec, std::string_view what) {
+  return MakeError("{}: {}; download the file again", spec.where, Printable(what, 200));
+}
+
 Status ReadNormalizer(const Json& json, TokenizerSpec* spec) {
   for (const Json& step : Members(At(json, "normalizer"), "normalizers")) {
-    if (!IsType(step, "NFC"))
-      return MakeError("{}: normalizer \"{}\" is not supported, only NFC is", spec->where,
-                       Text(At(step, "type")));
+    if (!IsType(step, "NFC")) return Unsupported(*spec, "normalizer " + step.dump());
     spec->nfc = true;
   }
   return {};
 }
 
-// "Split" into the matches of a pattern: as they are, or by removing what lies between them, which is
-// nothing.
+// "Split" into the matches of a pattern: as they are, or by removing what is between them (nothing, here).
 bool IsSplitByPattern(const Json& step) {
   if (!IsType(step, "Split")) return false;
   const std::string behavior = Text(At(step, "behavior"));
@@ -61,56 +71,47 @@ bool IsSplitByPattern(const Json& step) {
   return (behavior == "Isolated" && !invert) || (behavior == "Removed" && invert);
 }
 
-Status ReadPreTokenizer(const Json& json, TokenizerSpec* spec) {
-  const Json& all = At(json, "pre_tokenizer");
-  const std::vector<Json> steps = Members(all, "pretokenizers");
-  const auto unsupported = [&] {
-    return MakeError(
-        "{}: this pre_tokenizer is not supported (known: the byte-level ones of GPT-2, SmolLM, Llama 3"
-        " and Qwen 2): {}",
-        spec->where, all.dump(-1, ' ', true).substr(0, 200));
-  };
-  if (steps.empty() || !IsType(steps.back(), "ByteLevel") || Flag(steps.back(), "add_prefix_space", true))
-    return unsupported();
-  const bool gpt2_regex = Flag(steps.back(), "use_regex", true);
-  if (steps.size() == 1 && gpt2_regex) {
-    spec->pre = PreTokenizer::kGpt2;
-    return {};
+std::optional<PreTokenizer> FindPreTokenizer(const std::vector<Json>& steps) {
+  if (steps.empty() || steps.size() > 2) return std::nullopt;
+  const Json& last = steps.back();
+  if (!IsType(last, "ByteLevel") || Flag(last, "add_prefix_space", true)) return std::nullopt;
+  if (Flag(last, "use_regex", true)) {
+    if (steps.size() == 1) return PreTokenizer::kGpt2;
+    const bool digits = IsType(steps[0], "Digits") && Flag(steps[0], "individual_digits");
+    return digits ? std::optional(PreTokenizer::kSmolLm) : std::nullopt;
   }
-  if (steps.size() != 2) return unsupported();
-  if (gpt2_regex && IsType(steps[0], "Digits") && Flag(steps[0], "individual_digits")) {
-    spec->pre = PreTokenizer::kSmolLm;
-    return {};
-  }
-  if (gpt2_regex || !IsSplitByPattern(steps[0])) return unsupported();
+  if (steps.size() == 1 || !IsSplitByPattern(steps[0])) return std::nullopt;
   const std::string pattern = Text(At(At(steps[0], "pattern"), "Regex"));
   for (const PreTokenizer kind : {PreTokenizer::kGpt2, PreTokenizer::kLlama3, PreTokenizer::kQwen2}) {
-    if (pattern != PublishedPattern(kind)) continue;
-    spec->pre = kind;
-    return {};
+    if (pattern == PublishedPattern(kind)) return kind;
   }
-  return unsupported();
+  return std::nullopt;
+}
+
+Status ReadPreTokenizer(const Json& json, TokenizerSpec* spec) {
+  const Json& value = At(json, "pre_tokenizer");
+  const auto kind = FindPreTokenizer(Members(value, "pretokenizers"));
+  if (!kind) return Unsupported(*spec, "pre_tokenizer " + value.dump());
+  spec->pre = *kind;
+  return {};
 }
 
 // Ids leave few holes in real files; a wild one must not make a vocabulary of gigabytes.
 Result<int32_t> CheckId(const Json& id, std::string_view text, const TokenizerSpec& spec) {
   constexpr int32_t kLimit = 1 << 20;
   if (!id.is_number_integer() || id < 0 || id >= kLimit)
-    return MakeError("{}: token \"{}\" has id {}; ids are whole numbers from 0 to {}", spec.where, text,
-                     id.dump(-1, ' ', true).substr(0, 40), kLimit - 1);
+    return Damaged(spec, fmt::format("token \"{}\" has the id {}", text, id.dump()));
   return id.get<int32_t>();
 }
 
 Status ReadVocabulary(const Json& model, TokenizerSpec* spec) {
   const Json& vocab = At(model, "vocab");
-  if (!vocab.is_object() || vocab.empty())
-    return MakeError("{}: model.vocab is missing or empty", spec->where);
+  if (!vocab.is_object() || vocab.empty()) return Damaged(*spec, "model.vocab is missing or empty");
   for (const auto& [text, json_id] : vocab.items()) {
     DSPARK_ASSIGN_OR_RETURN(const int32_t id, CheckId(json_id, text, *spec));
     if (size_t(id) >= spec->tokens.size()) spec->tokens.resize(id + 1);
     if (!spec->tokens[id].empty())
-      return MakeError("{}: tokens \"{}\" and \"{}\" have the same id {}", spec->where, spec->tokens[id],
-                       text, id);
+      return Damaged(*spec, fmt::format("\"{}\" and \"{}\" both have the id {}", text, spec->tokens[id], id));
     spec->tokens[id] = text;
   }
   return {};
@@ -118,15 +119,14 @@ Status ReadVocabulary(const Json& model, TokenizerSpec* spec) {
 
 Status ReadMerges(const Json& model, TokenizerSpec* spec) {
   const Json& merges = At(model, "merges");
-  if (!merges.is_array()) return MakeError("{}: model.merges is missing", spec->where);
+  if (!merges.is_array()) return Damaged(*spec, "model.merges is missing");
   for (const Json& merge : merges) {
     if (merge.is_string()) {
       spec->merges.push_back(merge.get<std::string>());
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       spec->merges.push_back(Text(merge[0]) + " " + Text(merge[1]));
     } else {
-      return MakeError("{}: merge {} is neither \"left right\" nor [left, right]", spec->where,
-                       spec->merges.size());
+      return Damaged(*spec, fmt::format("merge {} is no pair: {}", spec->merges.size(), merge.dump()));
     }
   }
   return {};
@@ -135,7 +135,7 @@ Status ReadMerges(const Json& model, TokenizerSpec* spec) {
 Status ReadAdded(const Json& json, TokenizerSpec* spec) {
   const Json& all = At(json, "added_tokens");
   if (all.is_null()) return {};
-  if (!all.is_array()) return MakeError("{}: added_tokens is not a list", spec->where);
+  if (!all.is_array()) return Damaged(*spec, "added_tokens is not a list");
   for (const Json& entry : all) {
     TokenizerSpec::Added added{
         .text = Text(At(entry, "content")), .id = 0, .special = Flag(entry, "special")};
@@ -162,33 +162,23 @@ bool HasAllBytes(const TokenizerSpec& spec) {
 }
 
 Status ReadModel(const Json& model, TokenizerSpec* spec) {
-  if (const std::string type = Text(At(model, "type"));
-      type != "BPE" && !(type.empty() && !At(model, "merges").is_null()))
-    return MakeError("{}: model.type \"{}\" is not supported, only byte-level BPE is", spec->where, type);
+  const std::string type = Text(At(model, "type"));  // old files have none
+  if (!type.empty() && type != "BPE") return Unsupported(*spec, "model.type " + type);
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}) {
-    if (!IsUnset(At(model, key)))
-      return MakeError("{}: model.{} is set; only byte-level BPE without it is supported", spec->where, key);
+    if (!IsUnset(At(model, key))) return Unsupported(*spec, fmt::format("model.{}", key));
   }
   spec->ignore_merges = Flag(model, "ignore_merges");
   DSPARK_RETURN_IF_ERROR(ReadVocabulary(model, spec));
   DSPARK_RETURN_IF_ERROR(ReadMerges(model, spec));
   if (!IsUnset(At(model, "unk_token")) && !HasAllBytes(*spec))
-    return MakeError("{}: model.unk_token is set and some bytes have no token; that is not supported",
-                     spec->where);
+    return Unsupported(*spec, "model.unk_token for bytes without a token");
   return {};
 }
 
 }  // namespace
 
 Result<TokenizerSpec> TokenizerSpecFromJson(const std::string& path) {
-  DSPARK_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
-  const std::span<const uint8_t> bytes = file.bytes();
-  Json json;
-  try {
-    json = Json::parse(bytes.begin(), bytes.end());
-  } catch (const Json::parse_error& e) {
-    return MakeError("{}: not JSON at byte {}; download the file again", path, e.byte);
-  }
+  DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
   TokenizerSpec spec;
   spec.where = path;
   DSPARK_RETURN_IF_ERROR(ReadModel(At(json, "model"), &spec));
@@ -196,8 +186,7 @@ Result<TokenizerSpec> TokenizerSpecFromJson(const std::string& path) {
   DSPARK_RETURN_IF_ERROR(ReadPreTokenizer(json, &spec));
   const Json& decoder = At(json, "decoder");
   if (!decoder.is_null() && !IsType(decoder, "ByteLevel"))
-    return MakeError("{}: decoder \"{}\" is not supported, only ByteLevel is", path,
-                     Text(At(decoder, "type")));
+    return Unsupported(spec, "decoder " + decoder.dump());
   DSPARK_RETURN_IF_ERROR(ReadAdded(json, &spec));
   return spec;
 }

@@ -21,12 +21,14 @@ AttentionShape ShapeOf(const ModelConfig& c, const TargetLimits& limits) {
 }
 
 bool IsQuantized(const PackedMatrix& w) {
-  return w.format() == WeightFormat::kInt8 || w.format() == WeightFormat::kInt4 || w.format() == WeightFormat::kInt4Min;
+  return w.format() == WeightFormat::kInt8 || w.format() == WeightFormat::kInt4 ||
+         w.format() == WeightFormat::kInt4Min;
 }
 
 }  // namespace
 
-DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, ThreadPool& pool, const TargetLimits& limits)
+DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, ThreadPool& pool,
+                         const TargetLimits& limits)
     : config_(config),
       weights_(std::move(weights)),
       pool_(pool),
@@ -57,8 +59,9 @@ DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, Thread
 }
 
 size_t DenseTarget::WorkspaceBytes() const {
-  return x_.Bytes() + q_.Bytes() + k_.Bytes() + v_.Bytes() + normed_.Bytes() + attended_.Bytes() + hidden_.Bytes() +
-         head_input_.Bytes() + up_.Bytes() + logits_.Bytes() + taps_.Bytes() + attention_.Bytes();
+  return x_.Bytes() + q_.Bytes() + k_.Bytes() + v_.Bytes() + normed_.Bytes() + attended_.Bytes() +
+         hidden_.Bytes() + head_input_.Bytes() + up_.Bytes() + logits_.Bytes() + taps_.Bytes() +
+         attention_.Bytes();
 }
 
 ForwardOutput DenseTarget::Forward(std::span<const Segment> segments, std::span<const int> tap_layers) {
@@ -117,14 +120,16 @@ void DenseTarget::Run(Worker& worker, std::span<const int> tap_layers) {
 
 void DenseTarget::Embed(const Worker& worker) {
   const Range rows = worker.Share(int(tokens_.size()));
-  for (int r = rows.begin; r < rows.end; ++r) weights_.embedding.GetRow(tokens_[r], x_.data() + r * x_stride_);
+  for (int r = rows.begin; r < rows.end; ++r)
+    weights_.embedding.GetRow(tokens_[r], x_.data() + r * x_stride_);
 }
 
 // normed_ = RMS(x; weight), in fp32 and, where a matmul wants it, int8.
 void DenseTarget::Norm(const Worker& worker, const std::vector<float>& weight) {
   const Range rows = worker.Share(int(tokens_.size()));
   for (int r = rows.begin; r < rows.end; ++r) {
-    RmsNorm(worker.isa(), x_.data() + r * x_stride_, weight.data(), config_.d_model, config_.rms_eps, normed_.Row(r));
+    RmsNorm(worker.isa(), x_.data() + r * x_stride_, weight.data(), config_.d_model, config_.rms_eps,
+            normed_.Row(r));
     if (normed_int8_) normed_.QuantizeRow(r, worker.isa());
   }
 }
@@ -140,8 +145,8 @@ void DenseTarget::AttentionBlock(Worker& worker, int layer) {
   worker.Barrier();
   RotateAndStore(worker, layer);
   worker.Barrier();
-  Attention(worker, shape_, layer, attention_segments_, q_.data(), qkv_stride_, attended_.Row(0), attended_.stride(),
-            attention_);
+  Attention(worker, shape_, layer, attention_segments_, q_.data(), qkv_stride_, attended_.Row(0),
+            attended_.stride(), attention_);
   worker.Barrier();
   if (attended_int8_) {
     const Range rows = worker.Share(int(tokens_.size()));
@@ -156,7 +161,8 @@ void DenseTarget::RotateAndStore(Worker& worker, int layer) {
   const Range rows = worker.Share(int(tokens_.size()));
   for (int r = rows.begin; r < rows.end; ++r) {
     const float* cos_sin = rope_.Row(positions_[r]);
-    Rope(worker.isa(), q_.data() + r * qkv_stride_, config_.heads, config_.head_dim, cos_sin, config_.rope_interleaved);
+    Rope(worker.isa(), q_.data() + r * qkv_stride_, config_.heads, config_.head_dim, cos_sin,
+         config_.rope_interleaved);
     Rope(worker.isa(), k_.data() + r * qkv_stride_, config_.kv_heads, config_.head_dim, cos_sin,
          config_.rope_interleaved);
   }
@@ -177,13 +183,9 @@ void DenseTarget::FfnBlock(Worker& worker, int layer) {
   for (int r = 0; r < count; ++r) {
     SwiGlu(worker.isa(), hidden_.Row(r) + columns.begin, up_.data() + r * hidden_.stride() + columns.begin,
            columns.size());
+    if (hidden_int8_) hidden_.QuantizeColumns(r, columns, worker.isa());
   }
   worker.Barrier();
-  if (hidden_int8_) {
-    const Range rows = worker.Share(count);
-    for (int r = rows.begin; r < rows.end; ++r) hidden_.QuantizeRow(r, worker.isa());
-    worker.Barrier();
-  }
   MatMul(worker, w.down, hidden_, x_.data(), x_stride_, Store::kAdd);
   worker.Barrier();
 }
@@ -194,8 +196,8 @@ void DenseTarget::Head(Worker& worker) {
   if (count == 0) return;
   const Range rows = worker.Share(count);
   for (int i = rows.begin; i < rows.end; ++i) {
-    RmsNorm(worker.isa(), x_.data() + logit_rows_[i] * x_stride_, weights_.output_norm.data(), config_.d_model,
-            config_.rms_eps, head_input_.Row(i));
+    RmsNorm(worker.isa(), x_.data() + logit_rows_[i] * x_stride_, weights_.output_norm.data(),
+            config_.d_model, config_.rms_eps, head_input_.Row(i));
     if (head_int8_) head_input_.QuantizeRow(i, worker.isa());
   }
   worker.Barrier();
@@ -205,13 +207,16 @@ void DenseTarget::Head(Worker& worker) {
 void DenseTarget::Tap(const Worker& worker, int slot) {
   const Range rows = worker.Share(int(tokens_.size()));
   for (int r = rows.begin; r < rows.end; ++r) {
-    std::copy_n(x_.data() + r * x_stride_, config_.d_model, taps_.data() + r * taps_stride_ + slot * config_.d_model);
+    std::copy_n(x_.data() + r * x_stride_, config_.d_model,
+                taps_.data() + r * taps_stride_ + slot * config_.d_model);
   }
 }
 
-Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool, const TargetLimits& limits) {
+Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool,
+                                           const TargetLimits& limits) {
   DSPARK_ASSIGN_OR_RETURN(ModelWeights weights, PackWeights(files, pool));
-  return std::unique_ptr<Target>(std::make_unique<DenseTarget>(files.config, std::move(weights), pool, limits));
+  return std::unique_ptr<Target>(
+      std::make_unique<DenseTarget>(files.config, std::move(weights), pool, limits));
 }
 
 }  // namespace dspark

@@ -46,20 +46,21 @@ class DenseTarget : public Target {
   // The batch, as PlanRows lays it out.
   std::vector<int32_t> tokens_, positions_;  // [R]
   std::vector<AttentionSegment> attention_segments_;
-  std::vector<int> logit_rows_;              // rows that give logits, in order
+  std::vector<int> logit_rows_;  // rows that give logits, in order
 
   // Workspace.
   size_t x_stride_ = 0, qkv_stride_ = 0, ffn_stride_ = 0;
-  Buffer<float> x_;            // [R, d] residual stream
-  Buffer<float> q_, k_, v_;    // [R, qkv_stride_]
-  Activations normed_;         // [R, d]
-  Activations attended_;       // [R, H * hd]
-  Activations hidden_;         // [R, d_ffn]: silu(gate) * up
-  Activations head_input_;     // [logit rows, d]
-  bool normed_int8_ = false, attended_int8_ = false, hidden_int8_ = false, head_int8_ = false;  // read as int8
-  Buffer<float> up_;           // [R, d_ffn]
-  Buffer<float> logits_;       // [logit rows, V]
-  Buffer<float> taps_;         // [R, taps * d]
+  Buffer<float> x_;          // [R, d] residual stream
+  Buffer<float> q_, k_, v_;  // [R, qkv_stride_]
+  Activations normed_;       // [R, d]
+  Activations attended_;     // [R, H * hd]
+  Activations hidden_;       // [R, d_ffn]: silu(gate) * up
+  Activations head_input_;   // [logit rows, d]
+  bool normed_int8_ = false, attended_int8_ = false, hidden_int8_ = false,
+       head_int8_ = false;  // read as int8
+  Buffer<float> up_;        // [R, d_ffn]
+  Buffer<float> logits_;    // [logit rows, V]
+  Buffer<float> taps_;      // [R, taps * d]
   size_t logits_stride_ = 0, taps_stride_ = 0;
   AttentionWorkspace attention_;
 };

@@ -1,8 +1,8 @@
 // A target model: rows in, logits and taps out.
 //
-// A batch is a list of segments, each some consecutive tokens of one sequence: a prefill chunk, or the rows of a verify
-// (the newest committed token and its drafts), or one row of plain decoding. One pass reads the weights once for all rows.
-// Row r's results are the same bits whatever else is in the batch.
+// A batch is a list of segments, each some consecutive tokens of one sequence: a prefill chunk, or the rows
+// of a verify (the newest committed token and its drafts), or one row of plain decoding. One pass reads the
+// weights once for all rows. Row r's results are the same bits whatever else is in the batch.
 #pragma once
 
 #include <cstdint>
@@ -18,26 +18,27 @@ namespace dspark {
 
 struct Segment {
   std::span<const int32_t> tokens;
-  int position = 0;     // of tokens[0]; K/V of positions before it are in `kv`
+  int position = 0;       // of tokens[0]; K/V of positions before it are in `kv`
   KvTable* kv = nullptr;  // reserved for at least position + tokens.size()
-  int logits_from = 0;  // rows tokens[logits_from …] give logits; tokens.size() asks for none
+  int logits_from = 0;    // rows tokens[logits_from …] give logits; tokens.size() asks for none
 };
 
 // Valid until the next Forward of the same target.
 struct ForwardOutput {
-  float* logits = nullptr;        // [logit rows, V], in batch order; the caller may work in place
+  float* logits = nullptr;  // [logit rows, V], in batch order; the caller may work in place
   size_t logits_stride = 0;
   int logit_rows = 0;
-  const float* taps = nullptr;    // [rows, tap_layers.size() * d]: residual stream after each tapped layer, side by side
+  const float* taps =
+      nullptr;  // [rows, tap_layers.size() * d]: residual stream after each tapped layer, side by side
   size_t taps_stride = 0;
 };
 
 struct TargetLimits {
-  int max_rows = 512;        // rows of one Forward
-  int max_logit_rows = 64;   // rows with logits of one Forward
-  int max_context = 8192;    // positions of one sequence
-  int max_taps = 0;          // layers tapped in one Forward
-  int block_tokens = 32;     // positions of a KV block
+  int max_rows = 512;       // rows of one Forward
+  int max_logit_rows = 64;  // rows with logits of one Forward
+  int max_context = 8192;   // positions of one sequence
+  int max_taps = 0;         // layers tapped in one Forward
+  int block_tokens = 32;    // positions of a KV block
 };
 
 struct TargetMemory {
@@ -53,12 +54,14 @@ class Target {
   virtual TargetMemory memory() const = 0;
   virtual Isa isa() const = 0;  // of its thread pool
 
-  // Runs every segment. Segments' rows add up to at most limits().max_rows. `tap_layers` are strictly increasing layer
-  // indices 0 … L-1 (drafters.md §1.1), empty for none; -1 is the embedding.
+  // Runs every segment. Segments' rows add up to at most limits().max_rows. `tap_layers` are strictly
+  // increasing layer indices 0 … L-1 (drafters.md §1.1), empty for none; -1 is the embedding.
   virtual ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) = 0;
 };
 
-// Packs the weights and plans the workspace. The pool must outlive the target. Error: missing or misshapen tensors.
-Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool, const TargetLimits& limits);
+// Packs the weights and plans the workspace. The pool must outlive the target. Error: missing or misshapen
+// tensors.
+Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool,
+                                           const TargetLimits& limits);
 
 }  // namespace dspark

@@ -18,18 +18,20 @@ struct LayerWeights {
   PackedMatrix down;                       // [d, d_ffn]
 };
 
+// All matrices lie in `storage` in the order a pass reads them: one mapping in huge pages.
 struct ModelWeights {
+  Buffer<uint8_t> storage;
   PackedMatrix embedding;  // [V, d]
   PackedMatrix output;     // [V, d]; empty when tied: the head is the embedding
   std::vector<float> output_norm;
   std::vector<LayerWeights> layers;
 
   const PackedMatrix& head() const { return output.n() ? output : embedding; }
-  size_t Bytes() const;
+  size_t Bytes() const { return storage.Bytes(); }
 };
 
-// Repacks every tensor on all workers and gives the file's pages back as it goes, so that the weights are resident once.
-// Error: a missing tensor, or one whose shape does not fit the config: file, tensor, shapes.
+// Repacks every tensor on all workers and gives the file's pages back as it goes, so that the weights are
+// resident once. Error: a missing tensor, or one whose shape does not fit the config: file, tensor, shapes.
 Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool);
 
 }  // namespace dspark

@@ -1,5 +1,5 @@
-// From logits to the distribution that is served: penalties, bias, temperature, top-k, top-p, min-p. Knows no
-// model.
+// From logits to the distribution that is served: penalties, bias, temperature, top-k, top-p, min-p.
+// Knows no model.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,13 @@ namespace dspark {
 
 // Defaults serve the model's own distribution.
 struct SamplingParams {
-  float temperature = 1;  // 0 … 100; below 1e-4 greedy: a one-hot of the argmax
-  int top_k = 0;          // 0: off
-  float top_p = 1;        // 0 … 1; 1: off, 0: the most probable token
-  float min_p = 0;        // 0 … 1; 0: off
-  float repetition_penalty =
-      1;  // > 0; logits of seen tokens are divided by it (positive) or multiplied (negative)
-  float presence_penalty = 0;   // -2 … 2, as OpenAI's API: subtracted once from tokens of the reply
-  float frequency_penalty = 0;  // -2 … 2: subtracted once per occurrence
+  float temperature = 1;         // 0 … 100; below 1e-4 greedy: a one-hot of the argmax
+  int top_k = 0;                 // 0: off
+  float top_p = 1;               // 0 … 1; 1: off, 0: the most probable token
+  float min_p = 0;               // 0 … 1; 0: off
+  float repetition_penalty = 1;  // 0.01 … 100: logits of seen tokens are divided (if > 0) or multiplied
+  float presence_penalty = 0;    // -2 … 2, as OpenAI's API: subtracted once from tokens of the reply
+  float frequency_penalty = 0;   // -2 … 2: subtracted once per occurrence
   std::vector<std::pair<int32_t, float>> logit_bias = {};  // (token, -100 … 100), added
 
   bool Greedy() const { return temperature < 1e-4f; }
