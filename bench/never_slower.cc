@@ -2,9 +2,9 @@
 //
 //   never_slower MODEL PROMPTS.jsonl... [--per-set N] [--tokens N] [--runs N]
 //
-// Greedy, one sequence. Every prompt is run plain, with lookup and with useless drafts in turn, `--runs` times (default
-// 5), so that what disturbs the machine disturbs all alike. A set's figure is the median over runs of the ratio of its
-// total decode times. Replies must be equal token for token, or the program fails.
+// Greedy, one sequence. Every prompt is run plain, with lookup and with useless drafts in turn, `--runs`
+// times (default 5), so that what disturbs the machine disturbs all alike. A set's figure is the median over
+// runs of the ratio of its total decode times. Replies must be equal token for token, or the program fails.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -115,8 +115,9 @@ void RunSet(Bench& bench, const Options& options, const std::string& path) {
     useless_ratio.push_back(plain.ms / wrong.ms);
     tau = double(lookup.accepted + lookup.rounds) / std::max(1, lookup.rounds);
   }
-  fmt::print("| {} | {} | {:.0f} | {:.2f} | {:.2f}× | {:.2f}× |\n", std::filesystem::path(path).stem().string(),
-             prompts.size(), Median(rate), tau, Median(lookup_ratio), Median(useless_ratio));
+  fmt::print("| {} | {} | {:.0f} | {:.2f} | {:.2f}× | {:.2f}× |\n",
+             std::filesystem::path(path).stem().string(), prompts.size(), Median(rate), tau,
+             Median(lookup_ratio), Median(useless_ratio));
   std::fflush(stdout);
 }
 
@@ -143,7 +144,8 @@ int main(int argc, char** argv) {
   bench.target = LoadTarget(bench.files, bench.pool, {.max_context = 2048}).value();
   bench.blocks = std::make_unique<BlockPool>(bench.target->kv_layout(), 64);
   bench.costs = MeasureCosts(*bench.target, *bench.blocks);
-  fmt::print("| set | prompts | plain tok/s | lookup τ | lookup | useless drafts |\n|---|---|---|---|---|---|\n");
+  fmt::print(
+      "| set | prompts | plain tok/s | lookup τ | lookup | useless drafts |\n|---|---|---|---|---|---|\n");
   for (const std::string& path : options.files) RunSet(bench, options, path);
   return 0;
 }

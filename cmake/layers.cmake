@@ -51,16 +51,29 @@ function(dspark_apps)
   endif()
 endfunction()
 
-# Tests of a layer are one binary; tests/*_test.cc (several layers at once) are another.
-# Labels: a gtest whose suite name starts with Model needs the default model, with Golden the golden data.
+# Tests of a layer are one binary; tests/*_test.cc (several layers at once) are another. ctest knows a binary under up to
+# three names: plain; _golden (label golden): suites with Golden in their name, which need the golden data; _model (label
+# model): suites that begin with Model, which need the default model. Those skip loudly where their data is missing.
 function(dspark_test_binary name)
   cmake_parse_arguments(TEST "" "" "SOURCES;LINKS" ${ARGN})
   add_executable(${name} ${TEST_SOURCES} ${PROJECT_SOURCE_DIR}/tests/test_main.cc)
   target_link_libraries(${name} PRIVATE ${TEST_LINKS} GTest::gtest GTest::gmock)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE DSPARK_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  add_test(NAME ${name} COMMAND ${name})
+  add_test(NAME ${name} COMMAND ${name} --gtest_filter=-Model*:*Golden*)
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+  foreach(source ${TEST_SOURCES})
+    file(STRINGS ${source} model_suites REGEX "TEST(_[FP])?\\((Model)")
+    file(STRINGS ${source} golden_suites REGEX "TEST(_[FP])?\\(Golden")
+    if(model_suites AND NOT TEST ${name}_model)
+      add_test(NAME ${name}_model COMMAND ${name} --gtest_filter=Model*)
+      set_tests_properties(${name}_model PROPERTIES LABELS model TIMEOUT 900)
+    endif()
+    if(golden_suites AND NOT TEST ${name}_golden)
+      add_test(NAME ${name}_golden COMMAND ${name} --gtest_filter=*Golden*-Model*)
+      set_tests_properties(${name}_golden PROPERTIES LABELS golden TIMEOUT 900)
+    endif()
+  endforeach()
 endfunction()
 
 function(dspark_tests)
@@ -75,6 +88,8 @@ function(dspark_tests)
   file(GLOB tests CONFIGURE_DEPENDS tests/*_test.cc)
   if(tests)
     dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine)
+    add_dependencies(dspark_system_test dspark)
+    target_compile_definitions(dspark_system_test PRIVATE DSPARK_BINARY="$<TARGET_FILE:dspark>")
   endif()
   # Scripts get the path of the dspark binary as their argument.
   file(GLOB scripts CONFIGURE_DEPENDS tests/*_test.py tests/*_test.sh)

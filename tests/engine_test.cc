@@ -235,6 +235,22 @@ Distribution ServedAfter(TinyModel& model, const std::vector<int32_t>& text, con
   return served;
 }
 
+TEST(Engine, FixedDraftsStayWithinOnePass) {
+  TinyModelOptions options;
+  options.max_rows = 40;
+  options.blocks = 512;
+  TinyModel model(options);
+  ScriptedDrafter drafter(ScriptedDrafter::Kind::kRandom, model.vocab());
+  Engine engine(*model.target, *model.blocks, &drafter, nullptr, {},
+                {.max_sequences = 16, .fixed_draft = 15});
+  std::map<SequenceId, Request> requests;
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    const Request request = RandomRequest(seed, model.vocab());
+    requests[*engine.Submit(request)] = request;
+  }
+  for (const auto& [id, reply] : RunAll(engine)) EXPECT_EQ(reply.tokens, Plain(model, requests[id]).tokens);
+}
+
 // Rejection with sampled drafts, through the whole engine: the joint distribution of the reply's first two
 // tokens against the exact one.
 TEST(Engine, SampledDraftsKeepTheDistribution) {

@@ -34,10 +34,11 @@ inline std::string DefaultModelPath() {
 
 }  // namespace dspark::test
 
-#define DSPARK_SKIP_WITHOUT(path, cure)                                                             \
-  do {                                                                                              \
+#define DSPARK_SKIP_WITHOUT(path, cure)                                                               \
+  do {                                                                                                \
     if (!std::filesystem::exists(path)) GTEST_SKIP() << "*** SKIPPED: no " << (path) << "; " << cure; \
   } while (false)
-#define DSPARK_SKIP_WITHOUT_MODEL() DSPARK_SKIP_WITHOUT(::dspark::test::DefaultModelPath(), "run `dspark pull` once")
+#define DSPARK_SKIP_WITHOUT_MODEL() \
+  DSPARK_SKIP_WITHOUT(::dspark::test::DefaultModelPath(), "run `dspark pull` once")
 #define DSPARK_SKIP_WITHOUT_GOLDEN(sub) \
   DSPARK_SKIP_WITHOUT(::dspark::test::GoldenDir() + "/" + (sub), "set DSPARK_GOLDEN to the golden data")

@@ -1,5 +1,5 @@
-// The main of every test binary. Suites named Model* need the default model, Golden* the golden data; where those
-// are missing the tests skip, and a line at the very end says so loudly.
+// The main of every test binary. Suites named Model* need the default model, Golden* the golden data; where
+// those are missing the tests skip, and a line at the very end says so loudly.
 #include <gtest/gtest.h>
 
 #include <cstdio>

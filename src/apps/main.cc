@@ -18,10 +18,11 @@ std::vector<std::string> Arguments(int argc, char** argv) {
   return arguments;  // reversed, as CLI11 wants them
 }
 
-int UsageError(const CLI::App& app, const CLI::ParseError& error) {
+int UsageError(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const auto chosen = app.get_subcommands();
   const std::string command = chosen.empty() ? "dspark" : "dspark " + chosen.front()->get_name();
   std::string text = error.what();
+  if (chosen.empty() && argc > 1 && argv[1][0] != '-') text = std::string("there is no command ") + argv[1];
   for (char& c : text) c = c == '\n' ? ' ' : c;
   std::fprintf(stderr, "%s: %s; see %s --help\n", command.c_str(), text.c_str(), command.c_str());
   return dspark::kExitUsage;
@@ -55,7 +56,7 @@ int main(int argc, char** argv) {
     app.parse(Arguments(argc, argv));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return UsageError(app, error);
+    return UsageError(app, error, argc, argv);
   }
   const auto result = commands[app.get_subcommands().front()]();
   if (result.ok()) return result.value();

@@ -4,8 +4,7 @@
 
 namespace dspark {
 
-void Budget::Choose(const CostTable& costs, int base_rows, int max_rows,
-                    std::span<VerifyCandidate> candidates) {
+void Budget::Choose(const CostTable& costs, int base_rows, int room, std::span<VerifyCandidate> candidates) {
   order_.clear();
   for (size_t r = 0; r < candidates.size(); ++r) {
     candidates[r].length = 0;
@@ -19,7 +18,6 @@ void Budget::Choose(const CostTable& costs, int base_rows, int max_rows,
   std::stable_sort(order_.begin(), order_.end(),
                    [](const Entry& a, const Entry& b) { return a.cumulative > b.cumulative; });
 
-  const int room = std::max(0, max_rows - base_rows);
   double expected = double(candidates.size());
   double best = kGainMargin * expected / costs.Ms(base_rows);
   int admitted = 0;

@@ -25,9 +25,9 @@ inline constexpr double kGainMargin = 1.03;
 
 class Budget {
  public:
-  // `base_rows`: rows the step has anyway (one per decoding sequence, and prefill). `max_rows`: what one pass
+  // `base_rows`: rows the step has anyway (one per decoding sequence, and prefill). `room`: drafts one pass
   // can hold.
-  void Choose(const CostTable& costs, int base_rows, int max_rows, std::span<VerifyCandidate> candidates);
+  void Choose(const CostTable& costs, int base_rows, int room, std::span<VerifyCandidate> candidates);
 
  private:
   struct Entry {

@@ -9,12 +9,12 @@
 namespace dspark {
 namespace {
 
-std::vector<int> Choose(const CostTable& costs, int base_rows, int max_rows,
+std::vector<int> Choose(const CostTable& costs, int base_rows, int room,
                         const std::vector<std::vector<float>>& conditional) {
   std::vector<VerifyCandidate> candidates;
   for (const auto& c : conditional) candidates.push_back({c});
   Budget budget;
-  budget.Choose(costs, base_rows, max_rows, candidates);
+  budget.Choose(costs, base_rows, room, candidates);
   std::vector<int> lengths;
   for (const auto& candidate : candidates) lengths.push_back(candidate.length);
   return lengths;
@@ -23,7 +23,7 @@ std::vector<int> Choose(const CostTable& costs, int base_rows, int max_rows,
 TEST(Budget, FreeRowsAreAllUsedAndDearRowsNone) {
   EXPECT_EQ(Choose(CostTable({{1, 1}, {16, 1.0001}}), 1, 16, {{0.9f, 0.8f, 0.7f}}), std::vector<int>{3});
   EXPECT_EQ(Choose(CostTable({{1, 1}, {16, 16}}), 1, 16, {{0.9f, 0.8f, 0.7f}}), std::vector<int>{0});
-  EXPECT_EQ(Choose(CostTable({{1, 1}, {16, 1.0001}}), 1, 3, {{0.9f, 0.8f, 0.7f}}), std::vector<int>{2});
+  EXPECT_EQ(Choose(CostTable({{1, 1}, {16, 1.0001}}), 1, 2, {{0.9f, 0.8f, 0.7f}}), std::vector<int>{2});
   EXPECT_EQ(Choose(CostTable({{1, 1}}), 1, 16, {{}}), std::vector<int>{0});
 }
 

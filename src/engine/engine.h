@@ -66,6 +66,7 @@ class Engine {
   void Verify(const ForwardOutput& output);
   void Commit(const ForwardOutput& output);
 
+  void TrimByCost(int rows, int room);
   void VerifySlot(Slot& slot, const ForwardOutput& output);
   void CommitSlot(Slot& slot, const ForwardOutput& output);
   // Appends one token and its event. True when it ends the reply.

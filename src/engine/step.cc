@@ -80,21 +80,32 @@ void Engine::Propose() {
   draft_ms_ = NowMs() - step_start_ms_;
 }
 
-// Cuts every proposal to the length that pays. What is cut stays under observation.
+// Cuts every proposal to the length that pays and that the pass has room for. What is cut stays under
+// observation.
 void Engine::Trim() {
-  int base_rows = 0, commits = 0;
+  int rows = 0, commits = 0;
+  for (Slot& slot : slots_) {
+    rows += slot.rows;
+    commits += slot.commits;
+    if (!slot.sequence->shadow.active()) slot.sequence->shadow.Start(slot.sequence->proposal);
+  }
+  int room = std::min(target_.limits().max_rows - rows, target_.limits().max_logit_rows - commits);
+  if (options_.fixed_draft < 0) return TrimByCost(rows, room);
+  for (Slot& slot : slots_) {
+    slot.sequence->proposal.Trim(room);
+    room -= slot.sequence->proposal.size();
+  }
+}
+
+void Engine::TrimByCost(int rows, int room) {
   conditional_.clear();
   for (Slot& slot : slots_) {
-    Sequence& sequence = *slot.sequence;
-    base_rows += slot.rows;
-    commits += slot.commits;
-    if (!sequence.shadow.active()) sequence.shadow.Start(sequence.proposal);
-    for (int k = 0; k < sequence.proposal.size(); ++k) {
-      conditional_.push_back(sequence.acceptance.Conditional(sequence.proposal.match_length, k));
+    const Proposal& proposal = slot.sequence->proposal;
+    for (int k = 0; k < proposal.size(); ++k) {
+      conditional_.push_back(slot.sequence->acceptance.Conditional(proposal.match_length, k));
     }
   }
-  if (options_.fixed_draft >= 0 || conditional_.empty()) return;
-
+  if (conditional_.empty()) return;
   candidates_.clear();
   size_t offset = 0;
   for (Slot& slot : slots_) {
@@ -102,9 +113,7 @@ void Engine::Trim() {
     if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, n)});
     offset += n;
   }
-  const int max_rows =
-      std::min(target_.limits().max_rows, base_rows - commits + target_.limits().max_logit_rows);
-  budget_.Choose(costs_, base_rows, max_rows, candidates_);
+  budget_.Choose(costs_, rows, room, candidates_);
   auto candidate = candidates_.begin();
   for (Slot& slot : slots_) {
     if (slot.commits) slot.sequence->proposal.Trim((candidate++)->length);
