@@ -127,7 +127,8 @@ TEST_F(ModelGguf, TensorsLieAndSumAsInTheGolden) {
 
 TEST_F(ModelGguf, DequantizedRowsAreTheGolden) {
   const GoldenTensors golden(test::GoldenDir() + "/targets/smollm2/dequant.safetensors");
-  for (const auto& [type, name] : Golden("metadata.json")["dequant_samples"].items()) {
+  const nlohmann::json metadata = Golden("metadata.json");
+  for (const auto& [type, name] : metadata["dequant_samples"].items()) {
     const std::vector<float> values = Values(*gguf_.FindTensor(name.get<std::string>()));
     EXPECT_TRUE(SameBits({values.begin(), values.begin() + 256}, golden.Floats(type + ".first"))) << type;
     EXPECT_TRUE(SameBits({values.end() - 256, values.end()}, golden.Floats(type + ".last"))) << type;
