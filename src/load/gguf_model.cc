@@ -115,7 +115,7 @@ Status ReadEndTokens(const Gguf& gguf, ModelConfig* c) {
     if (id) c->eos.push_back(*id);
   }
   std::ranges::sort(c->eos);
-  c->eos.erase(std::ranges::unique(c->eos).begin(), c->eos.end());
+  c->eos.erase(std::unique(c->eos.begin(), c->eos.end()), c->eos.end());
   return {};
 }
 

@@ -9,7 +9,7 @@
 
 namespace dspark {
 
-// Architecture "llama" (llama.cpp's keys, targets.md §9.4). The vocabulary size is the embedding's row count.
+// Architecture "llama" (keys as llama.cpp's converter writes them). The vocabulary size is the embedding's row count.
 // End tokens: eos_token_id, eot_token_id, and the control tokens <|im_end|> and <|eot_id|> where the file has
 // them.
 Result<ModelConfig> ConfigFromGguf(const Gguf& gguf);

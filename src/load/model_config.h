@@ -46,7 +46,7 @@ struct ModelConfig {
 // Error: one line that begins with `path`.
 Status CheckConfig(const ModelConfig& config, const std::string& path);
 
-// Divisors of the pairs' frequencies under Llama 3's scaling (targets.md §3), [head_dim / 2].
+// Divisors of the pairs' frequencies under Llama 3.1's scaling (transformers' rope type "llama3"), [head_dim / 2].
 std::vector<float> RopeFreqDivisors(const RopeScaling& scaling, float theta, int head_dim);
 
 }  // namespace dspark

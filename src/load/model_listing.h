@@ -1,4 +1,4 @@
-// What a model file holds, as plain rows for people (`dspark info`): nothing of it needs to be a model we can run.
+// What a model file holds, as plain rows for people (`dspark info`). The file need not be a model we can run.
 #pragma once
 
 #include <cstdint>
