@@ -11,7 +11,7 @@
 
 namespace dspark {
 
-// Llama 3's frequency scaling (targets.md §3): long wavelengths are divided by `factor`, short ones kept.
+// Llama 3's frequency scaling: long wavelengths are divided by `factor`, short ones kept.
 struct RopeScaling {
   float factor = 8, low = 1, high = 4;
   int original_context = 8192;
@@ -46,7 +46,8 @@ struct ModelConfig {
 // Error: one line that begins with `path`.
 Status CheckConfig(const ModelConfig& config, const std::string& path);
 
-// Divisors of the pairs' frequencies under Llama 3.1's scaling (transformers' rope type "llama3"), [head_dim / 2].
+// Divisors of the pairs' frequencies under Llama 3.1's scaling (transformers' rope type "llama3"), [head_dim
+// / 2].
 std::vector<float> RopeFreqDivisors(const RopeScaling& scaling, float theta, int head_dim);
 
 }  // namespace dspark
