@@ -22,8 +22,8 @@ void BM_Attention(benchmark::State& state, Isa isa) {
     for (float& value : *x) value = normal(generator);
   }
   const size_t block_count = size_t(context + 31) / 32;
-  std::vector<std::vector<uint16_t>> memory(block_count, std::vector<uint16_t>(shape.layout.BlockElements()));
-  std::vector<uint16_t*> blocks;
+  std::vector<std::vector<std::byte>> memory(block_count, std::vector<std::byte>(shape.layout.BlockBytes()));
+  std::vector<std::byte*> blocks;
   for (auto& block : memory) blocks.push_back(block.data());
 
   ThreadPool pool(threads, isa);
@@ -65,9 +65,9 @@ void BM_StoreKv(benchmark::State& state) {
   const int rows = int(state.range(0));
   const KvLayout layout = {.layers = 1, .kv_heads = 3, .head_dim = 64, .block_tokens = 32};
   std::vector<float> k(size_t(rows) * 192, 0.5f);
-  std::vector<std::vector<uint16_t>> memory(size_t(rows + 31) / 32,
-                                            std::vector<uint16_t>(layout.BlockElements()));
-  std::vector<uint16_t*> blocks;
+  std::vector<std::vector<std::byte>> memory(size_t(rows + 31) / 32,
+                                             std::vector<std::byte>(layout.BlockBytes()));
+  std::vector<std::byte*> blocks;
   for (auto& block : memory) blocks.push_back(block.data());
   const AttentionSegment segment = {blocks, 0, rows, 0};
   ThreadPool pool(1);
