@@ -38,6 +38,7 @@ struct TargetLimits {
   int max_context = 8192;    // positions of one sequence
   int max_taps = 0;          // layers tapped in one Forward
   int block_tokens = 32;     // positions of a KV block
+  KvType kv_type = KvType::kF16;
 };
 
 struct TargetMemory {
