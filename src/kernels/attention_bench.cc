@@ -10,10 +10,11 @@ namespace dspark {
 namespace {
 
 // Arguments: rows, context (positions before and with the rows), threads.
-void BM_Attention(benchmark::State& state, Isa isa) {
+void BM_Attention(benchmark::State& state, Isa isa, KvType type) {
   if (!IsaSupported(isa)) return state.SkipWithError("not supported here");
   const int rows = int(state.range(0)), context = int(state.range(1)), threads = int(state.range(2));
-  const AttentionShape shape = {{.layers = 1, .kv_heads = 3, .head_dim = 64, .block_tokens = 32}, 9, 0.125f};
+  const AttentionShape shape = {
+      {.layers = 1, .kv_heads = 3, .head_dim = 64, .block_tokens = 32, .type = type}, 9, 0.125f};
   const size_t width = size_t(shape.heads) * 64, kv_width = 3 * 64;
   std::mt19937 generator(1);
   std::normal_distribution<float> normal;
@@ -58,8 +59,9 @@ void Shapes(benchmark::internal::Benchmark* bench) {
   }
   bench->Unit(benchmark::kMicrosecond)->UseRealTime();
 }
-BENCHMARK_CAPTURE(BM_Attention, avx512, Isa::kAvx512Vnni)->Apply(Shapes);
-BENCHMARK_CAPTURE(BM_Attention, avx2, Isa::kAvx2)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_Attention, avx512, Isa::kAvx512Vnni, KvType::kF16)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_Attention, avx512_f32, Isa::kAvx512Vnni, KvType::kF32)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_Attention, avx2, Isa::kAvx2, KvType::kF16)->Apply(Shapes);
 
 void BM_StoreKv(benchmark::State& state) {
   const int rows = int(state.range(0));
