@@ -24,6 +24,7 @@ struct SessionOptions {
   int context = 0;            // 0: the model's own, at most 8192
   int threads = 0;            // 0: the cores this process may use
   std::string isa;            // empty: the best this processor has
+  std::string kv = "f16";     // what K and V are kept in: f16 or f32
   int sequences = 1;          // decoding at once
 };
 
