@@ -90,16 +90,17 @@ void CheckMixedBatches(TinyModel& model, const std::vector<std::vector<int32_t>>
   }
 }
 
-class RowInvariance : public testing::TestWithParam<std::tuple<Isa, TensorType>> {};
+class RowInvariance : public testing::TestWithParam<std::tuple<Isa, TensorType, KvType>> {};
 
 TEST_P(RowInvariance, MixedBatchesEqualSingleSteps) {
-  const auto [isa, type] = GetParam();
+  const auto [isa, type, kv_type] = GetParam();
   if (!IsaSupported(isa)) GTEST_SKIP() << "*** SKIPPED: this processor has no " << IsaName(isa);
   TinyModelOptions options;
   options.isa = isa;
   options.shape.matrices = type;
   options.shape.embedding = type == TensorType::kF32 ? TensorType::kF32 : TensorType::kQ8_0;
   options.max_taps = 3;
+  options.kv_type = kv_type;
   std::vector<std::vector<int32_t>> sequences;
   std::vector<std::vector<Recorded>> expected;
   {
@@ -116,16 +117,36 @@ TEST_P(RowInvariance, MixedBatchesEqualSingleSteps) {
   CheckMixedBatches(other, sequences, expected, 77);
 }
 
+<<<<<<< HEAD
 std::string CaseName(const testing::TestParamInfo<std::tuple<Isa, TensorType>>& info) {
   return std::string(IsaName(std::get<0>(info.param))) + "_" +
          std::string(InfoOf(std::get<1>(info.param)).name);
+=======
+std::string CaseName(const testing::TestParamInfo<std::tuple<Isa, TensorType, KvType>>& info) {
+  const auto [isa, type, kv_type] = info.param;
+  return fmt::format("{}_{}{}", IsaName(isa), InfoOf(type).name, kv_type == KvType::kF32 ? "_kv_f32" : "");
+>>>>>>> h-kv32
 }
 
+const auto kIsas = testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni);
+
 INSTANTIATE_TEST_SUITE_P(All, RowInvariance,
+<<<<<<< HEAD
                          testing::Combine(testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
                                           testing::Values(TensorType::kF32, TensorType::kF16,
                                                           TensorType::kBF16, TensorType::kQ4_0,
                                                           TensorType::kQ4_1, TensorType::kQ8_0)),
+=======
+                         testing::Combine(kIsas,
+                                          testing::Values(TensorType::kF32, TensorType::kF16,
+                                                          TensorType::kBF16, TensorType::kQ4_0,
+                                                          TensorType::kQ4_1, TensorType::kQ8_0),
+                                          testing::Values(KvType::kF16)),
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(Fp32Kv, RowInvariance,
+                         testing::Combine(kIsas, testing::Values(TensorType::kF32),
+                                          testing::Values(KvType::kF32)),
+>>>>>>> h-kv32
                          CaseName);
 
 }  // namespace

@@ -41,6 +41,7 @@ struct TinyModelOptions {
   int blocks = 256;
   int max_rows = 64;
   int max_taps = 0;
+  KvType kv_type = KvType::kF16;
 };
 
 struct TinyModel {
@@ -53,7 +54,8 @@ struct TinyModel {
                               .max_logit_rows = 64,
                               .max_context = o.max_context,
                               .max_taps = o.max_taps,
-                              .block_tokens = o.block_tokens});
+                              .block_tokens = o.block_tokens,
+                              .kv_type = o.kv_type});
     if (!loaded) CheckFailed(__FILE__, __LINE__, loaded.error().text);
     target = std::move(loaded).value();
     blocks = std::make_unique<BlockPool>(target->kv_layout(), o.blocks);

@@ -23,7 +23,8 @@ struct TypeTotal {
   uint64_t bytes = 0;
 };
 
-// What running needs: the weights as packed, K/V at that context, workspace. Planned from the sizes alone.
+// What running needs: the weights as packed, K/V in fp16 at that context, workspace. Planned from the sizes
+// alone.
 struct MemoryPlan {
   int context = 0;
   double weight_mb = 0, kv_mb = 0, kv_kb_per_token = 0;
@@ -32,7 +33,7 @@ struct MemoryPlan {
 MemoryPlan Plan(const ModelConfig& c, uint64_t tensor_bytes, int context) {
   MemoryPlan plan;
   plan.context = context > 0 ? context : std::min(c.max_context, kDefaultContext);
-  const double per_token = 2.0 * c.layers * c.kv_heads * c.head_dim * sizeof(uint16_t);
+  const double per_token = 2.0 * c.layers * c.kv_heads * c.head_dim * KvElementBytes(KvType::kF16);
   plan.weight_mb = double(tensor_bytes) / 1e6;
   plan.kv_kb_per_token = per_token / 1e3;
   plan.kv_mb = per_token * plan.context / 1e6;
@@ -94,7 +95,8 @@ void Print(const std::string& path, const ModelListing& listing, const ModelConf
   fmt::print("  vocabulary {}{}, context {}\n", c.vocab, c.tied_embeddings ? " (tied)" : "", c.max_context);
   fmt::print("  end tokens {}\n", fmt::join(c.eos, ", "));
   fmt::print(
-      "\nmemory at context {}: weights {:.1f} MB, K/V {:.1f} MB ({:.1f} KB a token, backed as it is used)\n",
+      "\nmemory at context {}: weights {:.1f} MB, K/V in fp16 {:.1f} MB ({:.1f} KB a token, backed as "
+      "it is used)\n",
       plan.context, plan.weight_mb, plan.kv_mb, plan.kv_kb_per_token);
   if (options.metadata) {
     fmt::print("\nmetadata\n");

@@ -20,6 +20,12 @@ Result<Isa> ResolveIsa(const std::string& name) {
   return *isa;
 }
 
+Result<KvType> ResolveKv(const std::string& name) {
+  if (name == "f16") return KvType::kF16;
+  if (name == "f32") return KvType::kF32;
+  return MakeError("--kv {}: unknown; use f16 or f32", name);
+}
+
 Result<std::unique_ptr<Drafter>> MakeDrafter(const SessionOptions& options) {
   if (options.no_spec || options.draft == "none") return std::unique_ptr<Drafter>();
   if (options.draft == "auto" || options.draft == "lookup") {
@@ -28,20 +34,21 @@ Result<std::unique_ptr<Drafter>> MakeDrafter(const SessionOptions& options) {
   return MakeError("--draft {}: unknown; use auto, lookup or none", options.draft);
 }
 
-// A cost table holds for one model file, thread count, instruction set and machine.
-std::string CostPath(const std::string& model, const ThreadPool& pool) {
+// A cost table holds for one model file, thread count, instruction set, type of K/V and machine.
+std::string CostPath(const std::string& model, const Session& session) {
   std::error_code ignored;
   const auto path = std::filesystem::absolute(model, ignored);
   const auto size =
       std::filesystem::is_regular_file(path, ignored) ? std::filesystem::file_size(path, ignored) : 0;
   const auto time = std::filesystem::last_write_time(path, ignored).time_since_epoch().count();
   const size_t key = std::hash<std::string>{}(fmt::format("{}|{}|{}", path.string(), size, time));
-  return fmt::format("{}/costs/{:016x}-{}-t{}.json", CacheDirectory(), key, IsaName(pool.isa()),
-                     pool.threads());
+  const bool wide = session.target->kv_layout().type == KvType::kF32;
+  return fmt::format("{}/costs/{:016x}-{}-t{}{}.json", CacheDirectory(), key, IsaName(session.pool->isa()),
+                     session.pool->threads(), wide ? "-kv32" : "");
 }
 
 CostTable Costs(const std::string& model, Session& session) {
-  const std::string path = CostPath(model, *session.pool);
+  const std::string path = CostPath(model, session);
   if (auto cached = LoadCosts(path)) return std::move(cached).value();
   CostTable costs = MeasureCosts(*session.target, *session.blocks);
   // A cache that cannot be written only means measuring again next time.
@@ -63,6 +70,7 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options) {
       ->check(CLI::Range(16, 1 << 20));
   app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")
       ->check(CLI::Range(1, 512));
+  app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]");
   app.add_option("--isa", options->isa,
                  "Instruction set: reference, avx2 or avx512_vnni [the best there is]");
 }
@@ -76,6 +84,8 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   auto session = std::make_unique<Session>();
   DSPARK_ASSIGN_OR_RETURN(session->model_path, ResolveModel(options.model));
   DSPARK_ASSIGN_OR_RETURN(const Isa isa, ResolveIsa(options.isa));
+  TargetLimits limits;
+  DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
   DSPARK_ASSIGN_OR_RETURN(session->drafter, MakeDrafter(options));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   const ModelConfig& config = session->files.config;
@@ -83,7 +93,6 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
     return MakeError("--ctx {}: the model was made for {} positions; use at most that", options.context,
                      config.max_context);
   }
-  TargetLimits limits;
   limits.max_context = options.context > 0 ? options.context : std::min(config.max_context, kDefaultContext);
   limits.max_logit_rows = std::max(64, options.sequences);
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);

@@ -14,8 +14,8 @@ class App;
 
 namespace dspark {
 
-inline constexpr int kDefaultContext =
-    8192;  // where the model allows more; K/V memory is only backed as it is used
+// Where the model allows more. K/V memory is only backed as it is used.
+inline constexpr int kDefaultContext = 8192;
 
 struct SessionOptions {
   std::string model;           // file, directory; empty: the default model
@@ -25,6 +25,7 @@ struct SessionOptions {
   int context = 0;             // 0: the model's own, at most 8192
   int threads = 0;             // 0: the cores this process may use
   std::string isa;             // empty: the best this processor has
+  std::string kv = "f16";      // what K and V are kept in: f16 or f32
   int sequences = 1;           // decoding at once
 };
 

@@ -165,13 +165,14 @@ void RunChunk(const Call& call, const Tile& tile, int chunk, float* const* recor
   c.records = records + skipped * tile.heads;
   for (int key = 0; key < c.Keys(c.rows - 1); key += kKeyGroup) {
     const int position = chunk * kChunkKeys + key;
-    const uint16_t* block = tile.segment->blocks[size_t(position / layout.block_tokens)];
+    const std::byte* block = tile.segment->blocks[size_t(position / layout.block_tokens)];
     const size_t in_block = size_t(position % layout.block_tokens);
-    c.k[key / kKeyGroup] = block + layout.KOffset(call.layer, tile.kv_head) + in_block;
-    c.v[key / kKeyGroup] =
-        block + layout.VOffset(call.layer, tile.kv_head) + in_block * size_t(layout.head_dim);
+    const size_t k = layout.KOffset(call.layer, tile.kv_head) + in_block;
+    const size_t v = layout.VOffset(call.layer, tile.kv_head) + in_block * size_t(layout.head_dim);
+    c.k[key / kKeyGroup] = block + k * KvElementBytes(layout.type);
+    c.v[key / kKeyGroup] = block + v * KvElementBytes(layout.type);
   }
-  call.table.chunk(c);
+  layout.type == KvType::kF32 ? call.table.chunk_f32(c) : call.table.chunk_f16(c);
 }
 
 // The tile's one chunk, into the workspace.
@@ -246,6 +247,41 @@ void MergeShare(const Call& call, const Worker& worker) {
   }
 }
 
+void Convert(const AttentionTable& table, const float* x, int n, uint16_t* to) { table.to_half(x, n, to); }
+void Convert(const AttentionTable&, const float* x, int n, float* to) { std::copy_n(x, n, to); }
+
+template <class T>
+void StoreKvAs(const Worker& worker, const KvLayout& layout, int layer,
+               std::span<const AttentionSegment> segments, const float* k, const float* v, size_t stride) {
+  const AttentionTable& table = TableFor(worker.isa());
+  const int rows = TotalRows(segments), head_dim = layout.head_dim, tokens = layout.block_tokens;
+  constexpr int kPiece = 64;  // values converted at once
+  // KV head outermost: neighbouring positions share cache lines of K, so few of these are shared between
+  // workers.
+  const Range share = worker.Share(rows * layout.kv_heads);
+  for (int head = 0; head < layout.kv_heads; ++head) {
+    int ordinal = head * rows;
+    for (const auto& segment : segments) {
+      const int begin = std::max(share.begin - ordinal, 0), end = std::min(share.end - ordinal, segment.rows);
+      for (int i = begin; i < end; ++i) {
+        const int position = segment.first_position + i;
+        T* block = reinterpret_cast<T*>(segment.blocks[size_t(position / tokens)]);
+        const size_t from = size_t(segment.first_row + i) * stride + size_t(head) * size_t(head_dim);
+        Convert(table, v + from, head_dim,
+                block + layout.VOffset(layer, head) + size_t(position % tokens * head_dim));
+        T* k_column = block + layout.KOffset(layer, head) + position % tokens;
+        for (int d = 0; d < head_dim; d += kPiece) {
+          T piece[kPiece];
+          const int n = std::min(kPiece, head_dim - d);
+          Convert(table, k + from + d, n, piece);
+          for (int j = 0; j < n; ++j) k_column[(d + j) * tokens] = piece[j];
+        }
+      }
+      ordinal += segment.rows;
+    }
+  }
+}
+
 }  // namespace
 
 AttentionWorkspace::AttentionWorkspace(const AttentionShape& shape, int max_rows, int max_context,
@@ -291,33 +327,8 @@ void Attention(Worker& worker, const AttentionShape& shape, int layer,
 
 void StoreKv(const Worker& worker, const KvLayout& layout, int layer,
              std::span<const AttentionSegment> segments, const float* k, const float* v, size_t stride) {
-  const AttentionTable& table = TableFor(worker.isa());
-  const int rows = TotalRows(segments), head_dim = layout.head_dim, tokens = layout.block_tokens;
-  constexpr int kPiece = 64;  // values converted at once
-  // KV head outermost: neighbouring positions share cache lines of K, so few of these are shared between
-  // workers.
-  const Range share = worker.Share(rows * layout.kv_heads);
-  for (int head = 0; head < layout.kv_heads; ++head) {
-    int ordinal = head * rows;
-    for (const auto& segment : segments) {
-      const int begin = std::max(share.begin - ordinal, 0), end = std::min(share.end - ordinal, segment.rows);
-      for (int i = begin; i < end; ++i) {
-        const int position = segment.first_position + i;
-        uint16_t* block = segment.blocks[size_t(position / tokens)];
-        const size_t from = size_t(segment.first_row + i) * stride + size_t(head) * size_t(head_dim);
-        table.to_half(v + from, head_dim,
-                      block + layout.VOffset(layer, head) + size_t(position % tokens * head_dim));
-        uint16_t* k_column = block + layout.KOffset(layer, head) + position % tokens;
-        for (int d = 0; d < head_dim; d += kPiece) {
-          uint16_t half[kPiece];
-          const int n = std::min(kPiece, head_dim - d);
-          table.to_half(k + from + d, n, half);
-          for (int j = 0; j < n; ++j) k_column[(d + j) * tokens] = half[j];
-        }
-      }
-      ordinal += segment.rows;
-    }
-  }
+  layout.type == KvType::kF32 ? StoreKvAs<float>(worker, layout, layer, segments, k, v, stride)
+                              : StoreKvAs<uint16_t>(worker, layout, layer, segments, k, v, stride);
 }
 
 }  // namespace dspark

@@ -2,7 +2,7 @@
 //
 // A KV block holds `block_tokens` consecutive positions of one sequence for all layers. Per layer and KV head
 // it holds K transposed, [head_dim][block_tokens], so that one vector load gives the same component of 16
-// keys, and V as [block_tokens][head_dim]; both fp16.
+// keys, and V as [block_tokens][head_dim]; both fp16 or both fp32.
 //
 // The arithmetic of one (row, head) is fixed by absolute position alone: keys in chunks of kAttentionChunk
 // positions; within a chunk score = scale * Σ_d q[d] k[d] in order of d, softmax over the chunk, Σ p v in
@@ -22,18 +22,27 @@ namespace dspark {
 
 inline constexpr int kAttentionChunk = 256;  // positions reduced together; a multiple of every block size
 
+enum class KvType { kF16, kF32 };
+
+inline constexpr size_t KvElementBytes(KvType type) {
+  return type == KvType::kF32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+// Sizes and offsets in elements, but for BlockBytes.
 struct KvLayout {
   int layers = 0, kv_heads = 0, head_dim = 0;
   int block_tokens = 32;  // 16, 32, 64, 128 or 256
+  KvType type = KvType::kF16;
 
   size_t HeadElements() const { return size_t(head_dim) * block_tokens; }
   size_t BlockElements() const { return size_t(2) * layers * kv_heads * HeadElements(); }
+  size_t BlockBytes() const { return BlockElements() * KvElementBytes(type); }
   size_t KOffset(int layer, int head) const { return (size_t(layer) * kv_heads + head) * 2 * HeadElements(); }
   size_t VOffset(int layer, int head) const { return KOffset(layer, head) + HeadElements(); }
 };
 
-// The blocks of one sequence, in order of position.
-using KvBlocks = std::span<uint16_t* const>;
+// The blocks of one sequence, in order of position; BlockBytes each.
+using KvBlocks = std::span<std::byte* const>;
 
 // Consecutive rows of one sequence in a batch: row first_row + i is at position first_position + i.
 struct AttentionSegment {
@@ -47,7 +56,8 @@ struct AttentionShape {
   float scale = 0;  // on the scores, usually head_dim^-1/2
 };
 
-// Writes k and v of every row ([kv_heads * head_dim] floats per row, `stride` apart) into the rows' blocks.
+// Writes k and v of every row ([kv_heads * head_dim] floats per row, `stride` apart) into the rows' blocks,
+// rounded to nearest even where these hold fp16.
 // This worker's share; a barrier must follow before Attention reads them.
 void StoreKv(const Worker& worker, const KvLayout& layout, int layer,
              std::span<const AttentionSegment> segments, const float* k, const float* v, size_t stride);

@@ -10,10 +10,11 @@ namespace dspark {
 namespace {
 
 // Arguments: rows, context (positions before and with the rows), threads.
-void BM_Attention(benchmark::State& state, Isa isa) {
+void BM_Attention(benchmark::State& state, Isa isa, KvType type) {
   if (!IsaSupported(isa)) return state.SkipWithError("not supported here");
   const int rows = int(state.range(0)), context = int(state.range(1)), threads = int(state.range(2));
-  const AttentionShape shape = {{.layers = 1, .kv_heads = 3, .head_dim = 64, .block_tokens = 32}, 9, 0.125f};
+  const AttentionShape shape = {
+      {.layers = 1, .kv_heads = 3, .head_dim = 64, .block_tokens = 32, .type = type}, 9, 0.125f};
   const size_t width = size_t(shape.heads) * 64, kv_width = 3 * 64;
   std::mt19937 generator(1);
   std::normal_distribution<float> normal;
@@ -22,8 +23,8 @@ void BM_Attention(benchmark::State& state, Isa isa) {
     for (float& value : *x) value = normal(generator);
   }
   const size_t block_count = size_t(context + 31) / 32;
-  std::vector<std::vector<uint16_t>> memory(block_count, std::vector<uint16_t>(shape.layout.BlockElements()));
-  std::vector<uint16_t*> blocks;
+  std::vector<std::vector<std::byte>> memory(block_count, std::vector<std::byte>(shape.layout.BlockBytes()));
+  std::vector<std::byte*> blocks;
   for (auto& block : memory) blocks.push_back(block.data());
 
   ThreadPool pool(threads, isa);
@@ -58,16 +59,17 @@ void Shapes(benchmark::internal::Benchmark* bench) {
   }
   bench->Unit(benchmark::kMicrosecond)->UseRealTime();
 }
-BENCHMARK_CAPTURE(BM_Attention, avx512, Isa::kAvx512Vnni)->Apply(Shapes);
-BENCHMARK_CAPTURE(BM_Attention, avx2, Isa::kAvx2)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_Attention, avx512, Isa::kAvx512Vnni, KvType::kF16)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_Attention, avx512_f32, Isa::kAvx512Vnni, KvType::kF32)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_Attention, avx2, Isa::kAvx2, KvType::kF16)->Apply(Shapes);
 
 void BM_StoreKv(benchmark::State& state) {
   const int rows = int(state.range(0));
   const KvLayout layout = {.layers = 1, .kv_heads = 3, .head_dim = 64, .block_tokens = 32};
   std::vector<float> k(size_t(rows) * 192, 0.5f);
-  std::vector<std::vector<uint16_t>> memory(size_t(rows + 31) / 32,
-                                            std::vector<uint16_t>(layout.BlockElements()));
-  std::vector<uint16_t*> blocks;
+  std::vector<std::vector<std::byte>> memory(size_t(rows + 31) / 32,
+                                             std::vector<std::byte>(layout.BlockBytes()));
+  std::vector<std::byte*> blocks;
   for (auto& block : memory) blocks.push_back(block.data());
   const AttentionSegment segment = {blocks, 0, rows, 0};
   ThreadPool pool(1);

@@ -1,6 +1,8 @@
 // What attention.cc asks of an instruction set: one chunk of keys for a tile of queries, and the merge of
 // chunks.
 //
+// Keys and values are fp16 (uint16_t) or fp32 (float); either way the arithmetic is fp32's.
+//
 // A record holds the state of one (row, head): [accumulator, padded to 16 floats][m][l], where m is the
 // largest score, l = Σ exp(score - m) and accumulator = Σ exp(score - m) v, over the keys seen so far.
 #pragma once
@@ -28,15 +30,16 @@ struct AttentionChunk {
   int first_keys = 0;        // ≥ 1: row r sees keys 0 … min(first_keys + r, kChunkKeys) - 1 of the chunk
   const float* q = nullptr;  // [head_dim][kTileQueries]
   float* scores = nullptr;   // scratch, [kTileQueries][kChunkKeys]
-  float* const* records = nullptr;                 // one per query, written
-  const uint16_t* k[kChunkKeys / kKeyGroup] = {};  // per group of keys: [head_dim] rows `block_tokens` apart
-  const uint16_t* v[kChunkKeys / kKeyGroup] = {};  // per group of keys: [16][head_dim]
+  float* const* records = nullptr;             // one per query, written
+  const void* k[kChunkKeys / kKeyGroup] = {};  // per group of keys: [head_dim] rows `block_tokens` apart
+  const void* v[kChunkKeys / kKeyGroup] = {};  // per group of keys: [16][head_dim]
 
   int Keys(int row) const { return first_keys + row < kChunkKeys ? first_keys + row : kChunkKeys; }
 };
 
 struct AttentionTable {
-  void (*chunk)(const AttentionChunk& chunk);
+  void (*chunk_f16)(const AttentionChunk& chunk);
+  void (*chunk_f32)(const AttentionChunk& chunk);
   void (*merge)(float* record, const float* later, int head_dim);  // record = record ∪ the next chunk's
   void (*finish)(const float* record, int head_dim, float* out);   // accumulator / l
   void (*to_half)(const float* x, int n, uint16_t* h);

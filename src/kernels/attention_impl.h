@@ -15,18 +15,20 @@ namespace dspark {
 template <class V, int Accumulators>
 class AttentionOf {
  public:
+  // `T`: the elements of K and V, uint16_t (fp16) or float.
+  template <class T>
   static void Chunk(const AttentionChunk& c) {
     const int queries = c.rows * c.heads;
     const size_t max_at = RecordMax(c.head_dim);
-    Scores<Accumulators>(c, 0, queries, (c.Keys(c.rows - 1) + kKeyGroup - 1) / kKeyGroup);
+    Scores<T, Accumulators>(c, 0, queries, (c.Keys(c.rows - 1) + kKeyGroup - 1) / kKeyGroup);
     for (int i = 0; i < queries; ++i) {
       for (size_t d = 0; d < max_at; d += 16) V::Set(0).Store(c.records[i] + d);
       Weights(c.scores + size_t(i) * kChunkKeys, c.Keys(i / c.heads), c.records[i] + max_at);
     }
     // The keys all rows see, then what each row sees beyond: no row ever multiplies by a value of its future.
     const int common = c.Keys(0);
-    Values(c, 0, queries, 0, common);
-    for (int r = 1; r < c.rows; ++r) Values(c, r * c.heads, c.heads, common, c.Keys(r));
+    Values<T>(c, 0, queries, 0, common);
+    for (int r = 1; r < c.rows; ++r) Values<T>(c, r * c.heads, c.heads, common, c.Keys(r));
   }
 
   static void Merge(float* record, const float* later, int head_dim) {
@@ -58,9 +60,14 @@ class AttentionOf {
     }
   }
 
-  static constexpr AttentionTable Table() { return {Chunk, Merge, Finish, ToHalf}; }
+  static constexpr AttentionTable Table() { return {Chunk<uint16_t>, Chunk<float>, Merge, Finish, ToHalf}; }
 
  private:
+  static V LoadKv(const uint16_t* p) { return V::LoadHalf(p); }
+  static V LoadKv(const float* p) { return V::Load(p); }
+  static V LoadKvFirst(const uint16_t* p, int n) { return V::LoadHalfFirst(p, n); }
+  static V LoadKvFirst(const float* p, int n) { return V::LoadFirst(p, n, 0); }
+
   // Block sizes: 24, 16, 12, 8, 6, 4, 3, 2, 1 queries, beside as many vectors (at most 4) as registers allow.
   static constexpr int Smaller(int queries) {
     return queries > 16   ? 16
@@ -74,20 +81,20 @@ class AttentionOf {
     return Accumulators / queries >= 4 ? 4 : Accumulators / queries >= 2 ? 2 : 1;
   }
 
-  template <int Q>
+  template <class T, int Q>
   static void Scores(const AttentionChunk& c, int query, int queries, int groups) {
     for (; queries >= Q; query += Q, queries -= Q) {
       int group = 0;
-      for (; group + Beside(Q) <= groups; group += Beside(Q)) ScoreBlock<Q, Beside(Q)>(c, query, group);
-      for (; group < groups; ++group) ScoreBlock<Q, 1>(c, query, group);
+      for (; group + Beside(Q) <= groups; group += Beside(Q)) ScoreBlock<T, Q, Beside(Q)>(c, query, group);
+      for (; group < groups; ++group) ScoreBlock<T, Q, 1>(c, query, group);
     }
     if constexpr (Q > 1) {
-      if (queries > 0) Scores<Smaller(Q)>(c, query, queries, groups);
+      if (queries > 0) Scores<T, Smaller(Q)>(c, query, queries, groups);
     }
   }
 
   // scores of queries [query, query + Q) and keys [16 group, 16 (group + G)).
-  template <int Q, int G>
+  template <class T, int Q, int G>
   static void ScoreBlock(const AttentionChunk& c, int query, int group) {
     V sum[Q][G];
 #pragma GCC unroll 24
@@ -95,16 +102,16 @@ class AttentionOf {
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) sum[i][g] = V::Set(0);
     }
-    const uint16_t* keys[G];
+    const T* keys[G];
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) keys[g] = c.k[group + g];
+    for (int g = 0; g < G; ++g) keys[g] = static_cast<const T*>(c.k[group + g]);
     const float* q = c.q + query;
     const size_t stride = size_t(c.block_tokens);
     for (int d = c.head_dim; d > 0; --d, q += kTileQueries) {
       V key[G];
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) {
-        key[g] = V::LoadHalf(keys[g]);
+        key[g] = LoadKv(keys[g]);
         keys[g] += stride;
       }
 #pragma GCC unroll 24
@@ -146,27 +153,28 @@ class AttentionOf {
   }
 
   // accumulator += Σ weight[j] v[j] for keys [begin, end), in order.
+  template <class T>
   static void Values(const AttentionChunk& c, int query, int queries, int begin, int end) {
-    if (begin < end) ValueQueries<6>(c, query, queries, begin, end);
+    if (begin < end) ValueQueries<T, 6>(c, query, queries, begin, end);
   }
 
-  template <int Q>
+  template <class T, int Q>
   static void ValueQueries(const AttentionChunk& c, int query, int queries, int begin, int end) {
     for (; queries >= Q; query += Q, queries -= Q) {
       int d = 0;
       for (; d + 16 * Beside(Q) <= c.head_dim; d += 16 * Beside(Q)) {
-        ValueBlock<Q, Beside(Q)>(c, query, d, 16, begin, end);
+        ValueBlock<T, Q, Beside(Q)>(c, query, d, 16, begin, end);
       }
-      for (; d + 16 <= c.head_dim; d += 16) ValueBlock<Q, 1>(c, query, d, 16, begin, end);
-      if (d < c.head_dim) ValueBlock<Q, 1>(c, query, d, c.head_dim - d, begin, end);
+      for (; d + 16 <= c.head_dim; d += 16) ValueBlock<T, Q, 1>(c, query, d, 16, begin, end);
+      if (d < c.head_dim) ValueBlock<T, Q, 1>(c, query, d, c.head_dim - d, begin, end);
     }
     if constexpr (Q > 1) {
-      if (queries > 0) ValueQueries<Smaller(Q)>(c, query, queries, begin, end);
+      if (queries > 0) ValueQueries<T, Smaller(Q)>(c, query, queries, begin, end);
     }
   }
 
   // D vectors of dimensions from d; `lanes` < 16 only in the last vector of an odd head_dim.
-  template <int Q, int D>
+  template <class T, int Q, int D>
   static void ValueBlock(const AttentionChunk& c, int query, int d, int lanes, int begin, int end) {
     V sum[Q][D];
 #pragma GCC unroll 6
@@ -176,13 +184,13 @@ class AttentionOf {
     }
     const float* weights = c.scores + size_t(query) * kChunkKeys;
     for (int j = begin; j < end;) {
-      const uint16_t* v = c.v[j / kKeyGroup] + size_t(j % kKeyGroup) * size_t(c.head_dim) + d;
+      const T* v = static_cast<const T*>(c.v[j / kKeyGroup]) + size_t(j % kKeyGroup) * size_t(c.head_dim) + d;
       const int stop = (j / kKeyGroup + 1) * kKeyGroup < end ? (j / kKeyGroup + 1) * kKeyGroup : end;
       for (; j < stop; ++j, v += c.head_dim) {
         V value[D];
 #pragma GCC unroll 4
         for (int n = 0; n < D; ++n) {
-          value[n] = D > 1 || lanes == 16 ? V::LoadHalf(v + 16 * n) : V::LoadHalfFirst(v, lanes);
+          value[n] = D > 1 || lanes == 16 ? LoadKv(v + 16 * n) : LoadKvFirst(v, lanes);
         }
 #pragma GCC unroll 6
         for (int i = 0; i < Q; ++i) {

@@ -10,15 +10,20 @@ namespace {
 
 float ExpRef(float x) { return Exp(VecRef::Set(x)).First(); }
 
+float Float(uint16_t half) { return HalfToFloat(half); }
+float Float(float x) { return x; }
+
+template <class T>
 float Score(const AttentionChunk& c, int query, int key) {
-  const uint16_t* k = c.k[key / kKeyGroup] + key % kKeyGroup;
+  const T* k = static_cast<const T*>(c.k[key / kKeyGroup]) + key % kKeyGroup;
   float sum = 0;
   for (int d = 0; d < c.head_dim; ++d) {
-    sum = std::fma(c.q[d * kTileQueries + query], HalfToFloat(k[d * c.block_tokens]), sum);
+    sum = std::fma(c.q[d * kTileQueries + query], Float(k[d * c.block_tokens]), sum);
   }
   return sum * c.scale;
 }
 
+template <class T>
 void QueryChunk(const AttentionChunk& c, int query) {
   float* record = c.records[query];
   float* weights = c.scores + query * kChunkKeys;
@@ -26,7 +31,7 @@ void QueryChunk(const AttentionChunk& c, int query) {
 
   float max = -INFINITY;
   for (int j = 0; j < keys; ++j) {
-    weights[j] = Score(c, query, j);
+    weights[j] = Score<T>(c, query, j);
     if (weights[j] > max) max = weights[j];
   }
   VecRef sum_exp = VecRef::Set(0);  // in 16 lanes, key j in lane j mod 16
@@ -38,8 +43,8 @@ void QueryChunk(const AttentionChunk& c, int query) {
   for (int d = 0; d < c.head_dim; ++d) {
     float sum = 0;
     for (int j = 0; j < keys; ++j) {
-      const uint16_t* v = c.v[j / kKeyGroup] + j % kKeyGroup * c.head_dim;
-      sum = std::fma(weights[j], HalfToFloat(v[d]), sum);
+      const T* v = static_cast<const T*>(c.v[j / kKeyGroup]) + j % kKeyGroup * c.head_dim;
+      sum = std::fma(weights[j], Float(v[d]), sum);
     }
     record[d] = sum;
   }
@@ -47,8 +52,9 @@ void QueryChunk(const AttentionChunk& c, int query) {
   record[RecordMax(c.head_dim) + 1] = sum_exp.SumOfLanes();
 }
 
+template <class T>
 void ChunkRef(const AttentionChunk& c) {
-  for (int query = 0; query < c.rows * c.heads; ++query) QueryChunk(c, query);
+  for (int query = 0; query < c.rows * c.heads; ++query) QueryChunk<T>(c, query);
 }
 
 void MergeRef(float* record, const float* later, int head_dim) {
@@ -72,6 +78,7 @@ void ToHalfRef(const float* x, int n, uint16_t* h) {
 
 }  // namespace
 
-constinit const AttentionTable kAttentionRef = {ChunkRef, MergeRef, FinishRef, ToHalfRef};
+constinit const AttentionTable kAttentionRef = {ChunkRef<uint16_t>, ChunkRef<float>, MergeRef, FinishRef,
+                                                ToHalfRef};
 
 }  // namespace dspark

@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <deque>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/float16.h"
@@ -23,13 +25,14 @@ std::vector<Isa> SupportedIsas() {
   return isas;
 }
 
-constexpr uint16_t kLargeHalf = 0x7bff;  // 65504, what memory never written by a test holds
+// What memory never written by a test holds: ±65504 read as fp16, ±2.7e36 as fp32.
+constexpr uint16_t kLarge = 0x7bff;
 
 // One sequence: q, k and v of all its positions, and blocks of its own filled with garbage.
 struct Sequence {
   std::vector<float> q, k, v;  // [length][heads * head_dim], [length][kv_heads * head_dim] twice
-  std::deque<std::vector<uint16_t>> memory;
-  std::vector<uint16_t*> blocks;
+  std::deque<std::vector<std::byte>> memory;
+  std::vector<std::byte*> blocks;
 };
 
 struct Case {
@@ -41,13 +44,14 @@ struct Case {
   int KvWidth() const { return shape.layout.kv_heads * shape.layout.head_dim; }
 };
 
-Case MakeCase(int heads, int kv_heads, int head_dim, std::vector<int> lengths, int block_tokens = 32,
-              uint32_t seed = 1) {
-  return {{{.layers = 2, .kv_heads = kv_heads, .head_dim = head_dim, .block_tokens = block_tokens},
-           heads,
-           1 / std::sqrt(float(head_dim))},
-          std::move(lengths),
-          seed};
+Case MakeCase(KvType type, int heads, int kv_heads, int head_dim, std::vector<int> lengths,
+              int block_tokens = 32, uint32_t seed = 1) {
+  return {
+      {{.layers = 2, .kv_heads = kv_heads, .head_dim = head_dim, .block_tokens = block_tokens, .type = type},
+       heads,
+       1 / std::sqrt(float(head_dim))},
+      std::move(lengths),
+      seed};
 }
 
 std::vector<Sequence> MakeSequences(const Case& c) {
@@ -61,8 +65,11 @@ std::vector<Sequence> MakeSequences(const Case& c) {
       for (float& value : *x) value = normal(generator);
     }
     for (int begin = 0; begin < c.lengths[s]; begin += c.shape.layout.block_tokens) {
-      auto& block = sequences[s].memory.emplace_back(c.shape.layout.BlockElements());
-      for (size_t i = 0; i < block.size(); ++i) block[i] = uint16_t(kLargeHalf | (i % 3 ? 0x8000 : 0));
+      auto& block = sequences[s].memory.emplace_back(c.shape.layout.BlockBytes());
+      for (size_t i = 0; i < block.size(); i += 2) {
+        const uint16_t garbage = kLarge | (i % 3 ? 0x8000 : 0);
+        std::memcpy(&block[i], &garbage, sizeof(garbage));
+      }
       sequences[s].blocks.push_back(block.data());
     }
   }
@@ -130,11 +137,14 @@ bool SameBits(const std::vector<std::vector<float>>& a, const std::vector<std::v
   return true;
 }
 
-// Row `position`, head `head` of a sequence in double precision, from K and V as fp16 holds them.
+// x as K/V memory holds it.
+float Kept(KvType type, float x) { return type == KvType::kF16 ? HalfToFloat(FloatToHalf(x)) : x; }
+
+// Row `position`, head `head` of a sequence in double precision, from K and V as memory holds them.
 std::vector<double> Exact(const Case& c, const Sequence& s, int position, int head) {
   const int head_dim = c.shape.layout.head_dim, kv_head = head / (c.shape.heads / c.shape.layout.kv_heads);
   const auto kv = [&](const std::vector<float>& x, int key, int d) {
-    return double(HalfToFloat(FloatToHalf(x[size_t(key * c.KvWidth() + kv_head * head_dim + d)])));
+    return double(Kept(c.shape.layout.type, x[size_t(key * c.KvWidth() + kv_head * head_dim + d)]));
   };
   std::vector<double> score(size_t(position) + 1), out(size_t(head_dim), 0.0);
   for (int key = 0; key <= position; ++key) {
@@ -153,6 +163,9 @@ std::vector<double> Exact(const Case& c, const Sequence& s, int position, int he
   return out;
 }
 
+// Twice what is reached. fp32 is compared with K and V as given, which fp16 misses tenfold.
+constexpr double kTolerance = 1e-5;
+
 void ExpectNearExact(const Case& c, const std::vector<std::vector<float>>& results) {
   const auto sequences = MakeSequences(c);
   for (size_t s = 0; s < sequences.size(); ++s) {
@@ -161,7 +174,7 @@ void ExpectNearExact(const Case& c, const std::vector<std::vector<float>>& resul
         const auto exact = Exact(c, sequences[s], position, head);
         for (size_t d = 0; d < exact.size(); ++d) {
           const size_t i = size_t(position * c.QWidth() + head * c.shape.layout.head_dim) + d;
-          ASSERT_NEAR(results[s][i], exact[d], 2e-5)
+          ASSERT_NEAR(results[s][i], exact[d], kTolerance)
               << "position " << position << " head " << head << " d " << d;
         }
       }
@@ -169,41 +182,52 @@ void ExpectNearExact(const Case& c, const std::vector<std::vector<float>>& resul
   }
 }
 
-class AttentionTest : public testing::TestWithParam<Isa> {
+class AttentionTest : public testing::TestWithParam<std::tuple<Isa, KvType>> {
  protected:
-  bool IsReference() const { return GetParam() == Isa::kReference; }
+  const Isa isa_ = std::get<Isa>(GetParam());
+  const KvType type_ = std::get<KvType>(GetParam());
+
+  bool IsReference() const { return isa_ == Isa::kReference; }
+  template <class... Args>
+  Case Make(int heads, int kv_heads, int head_dim, std::vector<int> lengths, Args... rest) const {
+    return MakeCase(type_, heads, kv_heads, head_dim, std::move(lengths), rest...);
+  }
 };
 
-INSTANTIATE_TEST_SUITE_P(Isas, AttentionTest, testing::ValuesIn(SupportedIsas()),
-                         [](const auto& isa) { return std::string(IsaName(isa.param)); });
+INSTANTIATE_TEST_SUITE_P(Isas, AttentionTest,
+                         testing::Combine(testing::ValuesIn(SupportedIsas()),
+                                          testing::Values(KvType::kF16, KvType::kF32)),
+                         [](const auto& test) {
+                           return std::string(IsaName(std::get<Isa>(test.param))) +
+                                  (std::get<KvType>(test.param) == KvType::kF32 ? "_f32" : "_f16");
+                         });
 
 TEST_P(AttentionTest, AgreesWithDoublePrecision) {
-  const Case cases[] = {MakeCase(9, 3, 64, {300, 1}),  MakeCase(3, 3, 16, {40, 17}),
-                        MakeCase(8, 2, 32, {65}),      MakeCase(8, 1, 24, {90}),
-                        MakeCase(2, 1, 80, {70, 260}), MakeCase(4, 4, 96, {33}),
-                        MakeCase(4, 1, 128, {50}),     MakeCase(2, 2, 256, {40}),
-                        MakeCase(32, 1, 10, {35}),     MakeCase(3, 1, 2, {20})};
+  const Case cases[] = {Make(9, 3, 64, {300, 1}), Make(3, 3, 16, {40, 17}),  Make(8, 2, 32, {65}),
+                        Make(8, 1, 24, {90}),     Make(2, 1, 80, {70, 260}), Make(4, 4, 96, {33}),
+                        Make(4, 1, 128, {50}),    Make(2, 2, 256, {40}),     Make(32, 1, 10, {35}),
+                        Make(3, 1, 2, {20})};
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << c.shape.heads << "/" << c.shape.layout.kv_heads << " heads of "
                                     << c.shape.layout.head_dim);
-    ExpectNearExact(c, RunBatches(c, GetParam(), 2, {64}));
+    ExpectNearExact(c, RunBatches(c, isa_, 2, {64}));
   }
 }
 
 TEST_P(AttentionTest, AgreesWithDoublePrecisionOnLongContexts) {
-  const Case c = MakeCase(6, 2, 64, IsReference() ? std::vector<int>{520} : std::vector<int>{1500, 700});
-  ExpectNearExact(c, RunBatches(c, GetParam(), 2, {512}));
+  const Case c = Make(6, 2, 64, IsReference() ? std::vector<int>{520} : std::vector<int>{1500, 700});
+  ExpectNearExact(c, RunBatches(c, isa_, 2, {512}));
 }
 
 // The lossless contract: a row's bits depend on nothing but the sequence up to it.
 TEST_P(AttentionTest, RowsDoNotDependOnTheirBatch) {
   const Case c =
-      MakeCase(9, 3, 64, IsReference() ? std::vector<int>{270, 40} : std::vector<int>{600, 40, 257, 1, 515});
-  const auto single = RunBatches(c, GetParam(), 1, {1});
-  EXPECT_TRUE(SameBits(single, RunBatches(c, GetParam(), 2, {1}))) << "split by chunks";
+      Make(9, 3, 64, IsReference() ? std::vector<int>{270, 40} : std::vector<int>{600, 40, 257, 1, 515});
+  const auto single = RunBatches(c, isa_, 1, {1});
+  EXPECT_TRUE(SameBits(single, RunBatches(c, isa_, 2, {1}))) << "split by chunks";
   for (int threads : {1, 2, 3}) {
     for (const auto& batch : {std::vector<int>{2, 5, 3}, {7, 1, 8, 30}, {16, 17}, {200, 1}, {512}}) {
-      EXPECT_TRUE(SameBits(single, RunBatches(c, GetParam(), threads, batch)))
+      EXPECT_TRUE(SameBits(single, RunBatches(c, isa_, threads, batch)))
           << threads << " threads, batches of " << testing::PrintToString(batch);
     }
   }
@@ -214,14 +238,12 @@ TEST_P(AttentionTest, RowsDoNotDependOnBlockSizeOrWorkersInAnyShape) {
                            {32, 1, 34}, {5, 1, 128}, {16, 8, 10}};
   for (const auto& [heads, kv_heads, head_dim] : shapes) {
     const std::vector<int> lengths = {IsReference() ? 60 : 290, 23};
-    const auto single = RunBatches(MakeCase(heads, kv_heads, head_dim, lengths, 32), GetParam(), 1, {1});
+    const auto single = RunBatches(Make(heads, kv_heads, head_dim, lengths, 32), isa_, 1, {1});
     int threads = 1;
     for (int block_tokens : {16, 32, 64, 128, 256}) {
-      const Case c = MakeCase(heads, kv_heads, head_dim, lengths, block_tokens);
-      EXPECT_TRUE(SameBits(single, RunBatches(c, GetParam(), threads, {3, 50})))
-          << head_dim << " " << block_tokens;
-      EXPECT_TRUE(SameBits(single, RunBatches(c, GetParam(), threads, {40})))
-          << head_dim << " " << block_tokens;
+      const Case c = Make(heads, kv_heads, head_dim, lengths, block_tokens);
+      EXPECT_TRUE(SameBits(single, RunBatches(c, isa_, threads, {3, 50}))) << head_dim << " " << block_tokens;
+      EXPECT_TRUE(SameBits(single, RunBatches(c, isa_, threads, {40}))) << head_dim << " " << block_tokens;
       threads = threads % 3 + 1;
     }
   }
@@ -229,22 +251,21 @@ TEST_P(AttentionTest, RowsDoNotDependOnBlockSizeOrWorkersInAnyShape) {
 
 TEST_P(AttentionTest, EqualsTheReference) {
   for (const auto& [heads, kv_heads, head_dim] : {std::tuple{9, 3, 64}, {4, 2, 26}, {6, 1, 128}}) {
-    const Case c = MakeCase(heads, kv_heads, head_dim, {280, 19}, 64, 7);
-    EXPECT_TRUE(
-        SameBits(RunBatches(c, Isa::kReference, 2, {140, 3}), RunBatches(c, GetParam(), 2, {100, 19})));
+    const Case c = Make(heads, kv_heads, head_dim, {280, 19}, 64, 7);
+    EXPECT_TRUE(SameBits(RunBatches(c, Isa::kReference, 2, {140, 3}), RunBatches(c, isa_, 2, {100, 19})));
   }
 }
 
 // An overflowing or NaN key or value in a draft's rows must not reach the rows before it.
 TEST_P(AttentionTest, NonFiniteRowsDoNotSpreadBackwards) {
   for (float poison : {INFINITY, -INFINITY, float(NAN), 1e30f}) {
-    Case c = MakeCase(6, 2, 64, {20});
+    Case c = Make(6, 2, 64, {20});
     auto sequence = std::move(MakeSequences(c)[0]);
     const int bad = 13;
     const size_t q_width = size_t(c.QWidth()), kv_width = size_t(c.KvWidth());
     std::vector<float> out[2];
     AttentionWorkspace workspace(c.shape, 20, 20, 1);
-    ThreadPool pool(1, GetParam());
+    ThreadPool pool(1, isa_);
     for (auto& result : out) {
       result.resize(20 * q_width);
       const AttentionSegment segment = {sequence.blocks, 0, 20, 0};
@@ -262,14 +283,25 @@ TEST_P(AttentionTest, NonFiniteRowsDoNotSpreadBackwards) {
   }
 }
 
-TEST_P(AttentionTest, StoreKvRoundsToNearestEvenAndTouchesOnlyItsRows) {
-  const Case c = MakeCase(2, 2, 80, {48}, 16);
+// The bits of element `i` of a block; those it should hold after x is stored there.
+uint32_t ElementBits(KvType type, const std::vector<std::byte>& block, size_t i) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &block[i * KvElementBytes(type)], KvElementBytes(type));
+  return bits;
+}
+uint32_t KeptBits(KvType type, float x) {
+  return type == KvType::kF16 ? FloatToHalf(x) : std::bit_cast<uint32_t>(x);
+}
+
+// fp16 rounds to nearest even, fp32 keeps the bits.
+TEST_P(AttentionTest, StoreKvRoundsOnceAndTouchesOnlyItsRows) {
+  const Case c = Make(2, 2, 80, {48}, 16);
   auto sequence = std::move(MakeSequences(c)[0]);
   const float awkward[] = {0.0f,     -0.0f, 1e-8f,          6.1e-5f,    65504.0f,
                            65520.0f, -1e6f, 1.00048828125f, 1.0014648f, INFINITY};
   for (size_t i = 0; i < sequence.k.size(); i += 3) sequence.k[i] = awkward[i / 3 % 10];
   const AttentionSegment segment = {sequence.blocks, 0, 20, 10};  // positions 10 … 29 from rows 0 … 19
-  ThreadPool pool(3, GetParam());
+  ThreadPool pool(3, isa_);
   pool.Run([&](Worker& worker) {
     StoreKv(worker, c.shape.layout, kLayer, {&segment, 1}, sequence.k.data(), sequence.v.data(),
             size_t(c.KvWidth()));
@@ -285,10 +317,10 @@ TEST_P(AttentionTest, StoreKvRoundsToNearestEvenAndTouchesOnlyItsRows) {
           const size_t v_at = layout.VOffset(layer, head) + t * 80 + d;
           const bool written = layer == kLayer && position >= 10 && position < 30;
           const size_t from = size_t((position - 10) * c.KvWidth() + head * 80) + d;
-          ASSERT_EQ(sequence.memory[block][k_at],
-                    written ? FloatToHalf(sequence.k[from]) : garbage[block][k_at]);
-          ASSERT_EQ(sequence.memory[block][v_at],
-                    written ? FloatToHalf(sequence.v[from]) : garbage[block][v_at]);
+          ASSERT_EQ(ElementBits(type_, sequence.memory[block], k_at),
+                    written ? KeptBits(type_, sequence.k[from]) : ElementBits(type_, garbage[block], k_at));
+          ASSERT_EQ(ElementBits(type_, sequence.memory[block], v_at),
+                    written ? KeptBits(type_, sequence.v[from]) : ElementBits(type_, garbage[block], v_at));
         }
       }
     }
@@ -296,7 +328,7 @@ TEST_P(AttentionTest, StoreKvRoundsToNearestEvenAndTouchesOnlyItsRows) {
 }
 
 TEST(AttentionWorkspaceTest, StaysSmall) {
-  const Case c = MakeCase(9, 3, 64, {});
+  const Case c = MakeCase(KvType::kF32, 9, 3, 64, {});
   EXPECT_LT(AttentionWorkspace(c.shape, 512, 8192, 2).Bytes(), size_t{2} << 20);
 }
 

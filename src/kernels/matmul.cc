@@ -174,9 +174,11 @@ void PackedMatrix::GetRow(int row, float* values) const {
   for (int b = 0; b < blocks; ++b) {
     BlockLevels block;
     UnpackBlock(format_, group + b * LevelBytes(format_), scales + b * ScaleBytes(format_), lane, &block);
-    const float scale = HalfToFloat(block.scale), min = HalfToFloat(block.min);
+    const float scale = HalfToFloat(block.scale);
     for (int i = 0; i < kBlockSize; ++i) {
-      values[b * kBlockSize + i] = scale * float(int(block.level[i]) - Zero(format_)) + min;
+      float& value = values[b * kBlockSize + i] = scale * float(int(block.level[i]) - Zero(format_));
+      if (format_ == WeightFormat::kInt4Min)
+        value += HalfToFloat(block.min);  // adding 0 would lose the sign of -0
     }
   }
 }
@@ -223,23 +225,24 @@ void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, f
   if (x.rows() == 0 || columns.size() == 0) return;
   const int first_group = columns.begin / kGroupRows, end_group = (columns.end + kGroupRows - 1) / kGroupRows;
   const size_t next_group = MatMulColumns(worker, w.next_.n).begin / kGroupRows;
-  const MatMulTask task = {.format = w.format(),
-                           .n = w.n(),
-                           .k = w.k(),
-                           .rows = x.rows(),
-                           .groups = w.data(),
-                           .group_bytes = w.GroupBytes(),
-                           .quantized = x.Quantized(0),
-                           .quantized_stride = x.block_stride(),
-                           .values = x.Row(0),
-                           .values_stride = x.stride(),
-                           .y = y,
-                           .y_stride = y_stride,
-                           .store = store,
-                           .first_group = first_group,
-                           .end_group = end_group,
-                           .share_end = w.data() + end_group * w.GroupBytes(),
-                           .next_share = w.next_.data ? w.next_.data + next_group * w.next_.group_bytes : w.data()};
+  const MatMulTask task = {
+      .format = w.format(),
+      .n = w.n(),
+      .k = w.k(),
+      .rows = x.rows(),
+      .groups = w.data(),
+      .group_bytes = w.GroupBytes(),
+      .quantized = x.Quantized(0),
+      .quantized_stride = x.block_stride(),
+      .values = x.Row(0),
+      .values_stride = x.stride(),
+      .y = y,
+      .y_stride = y_stride,
+      .store = store,
+      .first_group = first_group,
+      .end_group = end_group,
+      .share_end = w.data() + end_group * w.GroupBytes(),
+      .next_share = w.next_.data ? w.next_.data + next_group * w.next_.group_bytes : w.data()};
   switch (worker.isa()) {
     case Isa::kReference:
       return MatMulReference(task);

@@ -7,22 +7,22 @@
 namespace dspark {
 
 BlockPool::BlockPool(const KvLayout& layout, int blocks)
-    : layout_(layout), blocks_(blocks), memory_(size_t(blocks) * layout.BlockElements()) {
+    : layout_(layout), blocks_(blocks), memory_(size_t(blocks) * layout.BlockBytes()) {
   // Taken from the back: low addresses first, so that pages past the high-water mark are never backed.
   free_.reserve(size_t(blocks));
-  for (int i = blocks - 1; i >= 0; --i) free_.push_back(memory_.data() + size_t(i) * layout.BlockElements());
+  for (int i = blocks - 1; i >= 0; --i) free_.push_back(memory_.data() + size_t(i) * layout.BlockBytes());
 }
 
 BlockPool::~BlockPool() { DSPARK_CHECK_EQ(free_blocks(), blocks_); }
 
-uint16_t* BlockPool::Take() {
+std::byte* BlockPool::Take() {
   if (free_.empty()) return nullptr;
-  uint16_t* block = free_.back();
+  std::byte* block = free_.back();
   free_.pop_back();
   return block;
 }
 
-void BlockPool::Give(uint16_t* block) {
+void BlockPool::Give(std::byte* block) {
   DSPARK_CHECK_LT(free_blocks(), blocks_);
   free_.push_back(block);
 }

@@ -4,7 +4,7 @@
 // verification drops the rejected rows; the blocks go back to the pool at once.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <vector>
 
 #include "core/buffer.h"
@@ -27,13 +27,13 @@ class BlockPool {
 
  private:
   friend class KvTable;
-  uint16_t* Take();  // null when the pool is empty
-  void Give(uint16_t* block);
+  std::byte* Take();  // null when the pool is empty
+  void Give(std::byte* block);
 
   KvLayout layout_;
   int blocks_;
-  Buffer<uint16_t> memory_;
-  std::vector<uint16_t*> free_;
+  Buffer<std::byte> memory_;
+  std::vector<std::byte*> free_;
 };
 
 // The blocks of one sequence. Moves, does not copy; gives its blocks back when destroyed. The pool must
@@ -58,7 +58,7 @@ class KvTable {
   int BlocksFor(int tokens) const;
 
   BlockPool* pool_;
-  std::vector<uint16_t*> blocks_;
+  std::vector<std::byte*> blocks_;
 };
 
 }  // namespace dspark

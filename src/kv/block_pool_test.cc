@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <deque>
 #include <random>
 #include <set>
@@ -10,21 +11,21 @@
 namespace dspark {
 namespace {
 
-KvLayout SmallLayout(int block_tokens) {
-  return {.layers = 2, .kv_heads = 1, .head_dim = 4, .block_tokens = block_tokens};
+KvLayout SmallLayout(int block_tokens, KvType type = KvType::kF16) {
+  return {.layers = 2, .kv_heads = 1, .head_dim = 4, .block_tokens = block_tokens, .type = type};
 }
 
 // A table and what the test believes about it: `mark` is written at both ends of every block it holds.
 struct Modelled {
   KvTable table;
   int tokens = 0;
-  std::vector<uint16_t> marks = {};
+  std::vector<std::byte> marks = {};
 };
 
 class Model {
  public:
-  Model(int block_tokens, int blocks, uint32_t seed)
-      : layout_(SmallLayout(block_tokens)), pool_(layout_, blocks), generator_(seed) {}
+  Model(const KvLayout& layout, int blocks, uint32_t seed)
+      : layout_(layout), pool_(layout_, blocks), generator_(seed) {}
 
   void Step() {
     const uint32_t action = generator_() % 16;
@@ -57,9 +58,9 @@ class Model {
     if (!fits) return;
     s.tokens = std::max(tokens, s.tokens);
     for (int i = held; i < wanted; ++i) {
-      s.marks.push_back(uint16_t(generator_()));
+      s.marks.push_back(std::byte(generator_()));
       s.table.blocks()[size_t(i)][0] = s.marks.back();
-      s.table.blocks()[size_t(i)][layout_.BlockElements() - 1] = s.marks.back();
+      s.table.blocks()[size_t(i)][layout_.BlockBytes() - 1] = s.marks.back();
     }
   }
 
@@ -86,16 +87,16 @@ class Model {
   }
 
   void Check() {
-    std::set<const uint16_t*> owned;
+    std::set<const std::byte*> owned;
     for (const auto& s : sequences_) {
       ASSERT_EQ(s.table.blocks().size(), s.marks.size());
       ASSERT_EQ(s.table.capacity(), int(s.marks.size()) * layout_.block_tokens);
       ASSERT_GE(s.table.capacity(), s.tokens);
       for (size_t i = 0; i < s.marks.size(); ++i) {
-        const uint16_t* block = s.table.blocks()[i];
+        const std::byte* block = s.table.blocks()[i];
         ASSERT_TRUE(owned.insert(block).second) << "a block has two owners";
         ASSERT_EQ(block[0], s.marks[i]);
-        ASSERT_EQ(block[layout_.BlockElements() - 1], s.marks[i]);
+        ASSERT_EQ(block[layout_.BlockBytes() - 1], s.marks[i]);
       }
     }
     ASSERT_EQ(int(owned.size()) + pool_.free_blocks(), pool_.blocks());
@@ -110,7 +111,8 @@ class Model {
 
 TEST(BlockPool, AgreesWithAModelOverRandomSteps) {
   for (uint32_t seed = 0; seed < 8; ++seed) {
-    Model model(seed % 2 ? 16 : 32, seed < 2 ? 3 : 40, seed);
+    const KvType type = seed % 4 < 2 ? KvType::kF16 : KvType::kF32;
+    Model model(SmallLayout(seed % 2 ? 16 : 32, type), seed < 2 ? 3 : 40, seed);
     for (int step = 0; step < 4000; ++step) {
       model.Step();
       ASSERT_FALSE(testing::Test::HasFatalFailure()) << "seed " << seed << " step " << step;
@@ -142,11 +144,17 @@ TEST(BlockPool, ReserveNeverShrinksAndTruncateKeepsPartialBlocks) {
   EXPECT_EQ(pool.free_blocks(), 4);
 }
 
+TEST(BlockPool, TakesTheMemoryItsLayoutAsksFor) {
+  constexpr size_t kBlockElements = 2 * 2 * 4 * 16;  // K and V, layers, head_dim, tokens
+  EXPECT_EQ(BlockPool(SmallLayout(16), 3).Bytes(), 3 * kBlockElements * 2);
+  EXPECT_EQ(BlockPool(SmallLayout(16, KvType::kF32), 3).Bytes(), 3 * kBlockElements * 4);
+}
+
 TEST(BlockPool, BlocksAreAlignedForVectorLoads) {
   BlockPool pool({.layers = 3, .kv_heads = 3, .head_dim = 2, .block_tokens = 16}, 5);
   KvTable table(pool);
   ASSERT_TRUE(table.Reserve(80));
-  for (const uint16_t* block : table.blocks()) EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 32, 0u);
+  for (const std::byte* block : table.blocks()) EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 32, 0u);
 }
 
 TEST(BlockPoolDeathTest, TruncateBeyondCapacityIsABug) {

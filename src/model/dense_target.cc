@@ -15,7 +15,8 @@ AttentionShape ShapeOf(const ModelConfig& c, const TargetLimits& limits) {
   return {.layout = {.layers = c.layers,
                      .kv_heads = c.kv_heads,
                      .head_dim = c.head_dim,
-                     .block_tokens = limits.block_tokens},
+                     .block_tokens = limits.block_tokens,
+                     .type = limits.kv_type},
           .heads = c.heads,
           .scale = 1 / std::sqrt(float(c.head_dim))};
 }

@@ -34,11 +34,20 @@ struct ForwardOutput {
 };
 
 struct TargetLimits {
+<<<<<<< HEAD
   int max_rows = 512;       // rows of one Forward
   int max_logit_rows = 64;  // rows with logits of one Forward
   int max_context = 8192;   // positions of one sequence
   int max_taps = 0;         // layers tapped in one Forward
   int block_tokens = 32;    // positions of a KV block
+=======
+  int max_rows = 512;        // rows of one Forward
+  int max_logit_rows = 64;   // rows with logits of one Forward
+  int max_context = 8192;    // positions of one sequence
+  int max_taps = 0;          // layers tapped in one Forward
+  int block_tokens = 32;     // positions of a KV block
+  KvType kv_type = KvType::kF16;
+>>>>>>> h-kv32
 };
 
 struct TargetMemory {
