@@ -117,26 +117,14 @@ TEST_P(RowInvariance, MixedBatchesEqualSingleSteps) {
   CheckMixedBatches(other, sequences, expected, 77);
 }
 
-<<<<<<< HEAD
-std::string CaseName(const testing::TestParamInfo<std::tuple<Isa, TensorType>>& info) {
-  return std::string(IsaName(std::get<0>(info.param))) + "_" +
-         std::string(InfoOf(std::get<1>(info.param)).name);
-=======
 std::string CaseName(const testing::TestParamInfo<std::tuple<Isa, TensorType, KvType>>& info) {
   const auto [isa, type, kv_type] = info.param;
   return fmt::format("{}_{}{}", IsaName(isa), InfoOf(type).name, kv_type == KvType::kF32 ? "_kv_f32" : "");
->>>>>>> h-kv32
 }
 
 const auto kIsas = testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni);
 
 INSTANTIATE_TEST_SUITE_P(All, RowInvariance,
-<<<<<<< HEAD
-                         testing::Combine(testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
-                                          testing::Values(TensorType::kF32, TensorType::kF16,
-                                                          TensorType::kBF16, TensorType::kQ4_0,
-                                                          TensorType::kQ4_1, TensorType::kQ8_0)),
-=======
                          testing::Combine(kIsas,
                                           testing::Values(TensorType::kF32, TensorType::kF16,
                                                           TensorType::kBF16, TensorType::kQ4_0,
@@ -146,7 +134,6 @@ INSTANTIATE_TEST_SUITE_P(All, RowInvariance,
 INSTANTIATE_TEST_SUITE_P(Fp32Kv, RowInvariance,
                          testing::Combine(kIsas, testing::Values(TensorType::kF32),
                                           testing::Values(KvType::kF32)),
->>>>>>> h-kv32
                          CaseName);
 
 }  // namespace

@@ -28,26 +28,18 @@ struct ForwardOutput {
   float* logits = nullptr;  // [logit rows, V], in batch order; the caller may work in place
   size_t logits_stride = 0;
   int logit_rows = 0;
-  const float* taps =
-      nullptr;  // [rows, tap_layers.size() * d]: residual stream after each tapped layer, side by side
+  // [rows, tap_layers.size() * d]: residual stream after each tapped layer, side by side
+  const float* taps = nullptr;
   size_t taps_stride = 0;
 };
 
 struct TargetLimits {
-<<<<<<< HEAD
   int max_rows = 512;       // rows of one Forward
   int max_logit_rows = 64;  // rows with logits of one Forward
   int max_context = 8192;   // positions of one sequence
   int max_taps = 0;         // layers tapped in one Forward
   int block_tokens = 32;    // positions of a KV block
-=======
-  int max_rows = 512;        // rows of one Forward
-  int max_logit_rows = 64;   // rows with logits of one Forward
-  int max_context = 8192;    // positions of one sequence
-  int max_taps = 0;          // layers tapped in one Forward
-  int block_tokens = 32;     // positions of a KV block
   KvType kv_type = KvType::kF16;
->>>>>>> h-kv32
 };
 
 struct TargetMemory {
