@@ -1,6 +1,7 @@
 // The families of dense decoders this build runs, and all in which their files differ.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 namespace dspark {
@@ -25,6 +26,13 @@ inline const Family* FindFamily(std::string_view Family::*field, std::string_vie
     if (family.*field == name) return &family;
   }
   return nullptr;
+}
+
+// The `field` of all families, for messages: "llama, qwen3".
+inline std::string FamilyNames(std::string_view Family::*field) {
+  std::string names;
+  for (const Family& family : kFamilies) names.append(names.empty() ? "" : ", ").append(family.*field);
+  return names;
 }
 
 }  // namespace dspark

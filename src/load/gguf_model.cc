@@ -131,8 +131,8 @@ Result<ModelConfig> ConfigFromGguf(const Gguf& gguf) {
                           gguf.Get<std::string_view>("general.architecture"));
   const Family* family = FindFamily(&Family::gguf, architecture);
   if (!family) {
-    return MakeError("{}: architecture {} is not supported; this build runs llama (Llama, SmolLM2) and qwen3",
-                     gguf.path, Printable(architecture));
+    return MakeError("{}: architecture {} is not supported; this build runs {}", gguf.path,
+                     Printable(architecture), FamilyNames(&Family::gguf));
   }
   DSPARK_ASSIGN_OR_RETURN(const std::string_view name, gguf.GetOr<std::string_view>("general.name", ""));
   c.architecture = architecture;

@@ -89,8 +89,7 @@ Result<const Family*> ReadFamily(const Section& config) {
     const auto name = (*names)[0].get<std::string>();
     if (const Family* family = FindFamily(&Family::hf, name)) return family;
   }
-  return config.Wrong("architectures",
-                      "[\"LlamaForCausalLM\"] or [\"Qwen3ForCausalLM\"], those this build runs");
+  return config.Wrong("architectures", "one of " + FamilyNames(&Family::hf));
 }
 
 // Attention that only looks back a window, in the older spelling and the newer.

@@ -33,9 +33,8 @@ Status AddTensors(const Safetensors& file, const std::string& path, bool tied,
     if (tensor.name.ends_with(kInverseFrequencies)) continue;
     const std::string name = LlamaCppName(tensor.name);
     if (name.empty()) {
-      return MakeError(
-          "{}: tensor {} does not belong to a Llama or Qwen3 model; this variant is not supported", path,
-          Printable(tensor.name));
+      return MakeError("{}: tensor {} does not belong to a dense decoder; this variant is not supported",
+                       path, Printable(tensor.name));
     }
     if (tied && name == "output.weight") continue;
     if (!tensor.type || !InfoOf(*tensor.type).dequantize) {
