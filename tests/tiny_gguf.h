@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/rng.h"
@@ -16,7 +17,7 @@
 namespace dspark::test {
 
 struct TinyLlama {
-  std::string architecture = "llama";  // or "qwen3": norms on the heads of q and k
+  std::string_view architecture = "llama";  // or "qwen3": norms on the heads of q and k
   int layers = 2;
   int d_model = 64;
   int heads = 4;
@@ -85,7 +86,7 @@ inline std::vector<float> RandomValues(uint64_t seed, uint64_t stream, size_t n,
 }
 
 inline void AddTinyMetadata(const TinyLlama& m, const TinyVocabulary& vocabulary, GgufBuilder* b) {
-  const auto key = [&](const char* name) { return m.architecture + "." + name; };
+  const auto key = [&](const char* name) { return std::string(m.architecture) + "." + name; };
   b->String("general.architecture", m.architecture);
   b->String("general.name", "tiny test model");
   b->U32(key("block_count"), uint32_t(m.layers));

@@ -337,7 +337,7 @@ TEST_F(GoldenShards, ErrorsAreOneLine) {
   EXPECT_THAT(ErrorWith(kLast, "model.norm.weight", "model.normal.size"),
               HasSubstr("00002.safetensors: tensor model.normal.size does not belong to a dense decoder"));
   EXPECT_THAT(ErrorWith("/config.json", "\"head_dim\": 16", "\"head_dim\": 32"),
-              HasSubstr("q_norm.weight has shape [16], the configuration asks for [32]"));
+              HasSubstr("k_proj.weight has shape [48, 64], the configuration asks for [96, 64]"));
   EXPECT_THAT(ErrorWith("/config.json", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4"),
               HasSubstr("tensor blk.3.attn_k.weight is missing"));
   EXPECT_THAT(ErrorWith("/config.json", "\"use_sliding_window\": false", "\"use_sliding_window\": true"),
