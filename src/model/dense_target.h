@@ -23,10 +23,10 @@ class DenseTarget : public Target {
   ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) override;
 
  private:
-  void PlanRows(std::span<const Segment> segments);
+  void PlanSlice(std::span<const Segment> segments);
   size_t WorkspaceBytes() const;
 
-  // The phases of a pass, run by every worker. R = rows of the batch.
+  // The phases of a pass over a slice, run by every worker. R = its rows.
   void Run(Worker& worker, std::span<const int> tap_layers);
   void Embed(const Worker& worker);
   void AttentionBlock(Worker& worker, int layer);
@@ -43,7 +43,8 @@ class DenseTarget : public Target {
   const AttentionShape shape_;
   const RopeTable rope_;
 
-  // The batch, as PlanRows lays it out.
+  // The present slice of the batch, as PlanSlice lays it out: R rows.
+  int first_row_ = 0, logits_done_ = 0;      // rows, and rows with logits, of the slices before
   std::vector<int32_t> tokens_, positions_;  // [R]
   std::vector<AttentionSegment> attention_segments_;
   std::vector<int> logit_rows_;  // rows that give logits, in order
