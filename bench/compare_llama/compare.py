@@ -159,9 +159,9 @@ def main():
         for threads in args.threads:
             report["entries"].append(measure(name, threads, args, python))
             args.output.parent.mkdir(parents=True, exist_ok=True)
-            args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-            args.output.with_suffix(".md").write_text(markdown(report))
-    print(args.output.with_suffix(".md"))
+            pathlib.Path(f"{args.output}.json").write_text(json.dumps(report, indent=1) + "\n")
+            pathlib.Path(f"{args.output}.md").write_text(markdown(report))
+    print(pathlib.Path(f"{args.output}.md"))
 
 
 if __name__ == "__main__":
