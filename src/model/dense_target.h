@@ -50,13 +50,13 @@ class DenseTarget : public Target {
   std::vector<int> logit_rows_;  // rows that give logits, in order
 
   // Workspace.
-  size_t x_stride_ = 0, qkv_stride_ = 0, ffn_stride_ = 0;
-  Buffer<float> x_;          // [R, d] residual stream
-  Buffer<float> q_, k_, v_;  // [R, qkv_stride_]
-  Activations normed_;       // [R, d]
-  Activations attended_;     // [R, H * hd]
-  Activations hidden_;       // [R, d_ffn]: silu(gate) * up
-  Activations head_input_;   // [logit rows, d]
+  size_t x_stride_ = 0, qkv_stride_ = 0;  // floats from row to row
+  Buffer<float> x_;                       // [R, d] residual stream
+  Buffer<float> q_, k_, v_;               // [R, qkv_stride_]
+  Activations normed_;                    // [R, d]
+  Activations attended_;                  // [R, H * hd]
+  Activations hidden_;                    // [R, d_ffn]: silu(gate) * up
+  Activations head_input_;                // [logit rows, d]
   bool normed_int8_ = false, attended_int8_ = false, hidden_int8_ = false,
        head_int8_ = false;  // read as int8
   Buffer<float> up_;        // [R, d_ffn]
