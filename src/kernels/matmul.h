@@ -58,8 +58,9 @@ class PackedMatrix {
   // The same, 16 rows [group * 16, group * 16 + 16) at once (fast path of loading); row r's bytes at src + r
   // * stride.
   void SetRowGroup(int group, TensorType type, const uint8_t* src, size_t stride, int rows);
-  // Names the matrix that a pass reads after this one: MatMul asks memory for the beginning of a worker's share of
-  // it while the end of its share of this one is still being used, so that memory does not idle at a barrier.
+  // Names the matrix that a pass reads after this one: MatMul asks memory for the beginning of a worker's
+  // share of it while the end of its share of this one is still being used, so that memory does not idle at a
+  // barrier.
   void SetNext(const PackedMatrix& next);
   // Decodes row `row` to K floats (embedding look-up in a tied head).
   void GetRow(int row, float* values) const;
@@ -120,7 +121,7 @@ class Activations {
 
   const QuantizedBlock* Quantized(int r) const {
     return quantized_.data() + size_t(r) * block_stride_;
-  }                                                      // [K/32]
+  }  // [K/32]
   size_t Bytes() const { return values_.Bytes() + quantized_.Bytes(); }
   size_t stride() const { return stride_; }              // elements from row to row, not a power of two
   size_t block_stride() const { return block_stride_; }  // blocks from row to row, not a power of two
@@ -139,8 +140,8 @@ class Activations {
 void MatMul(const Worker& worker, const PackedMatrix& w, const Activations& x, float* y, size_t y_stride,
             Store store = Store::kSet);
 
-// The columns of y that MatMul gives this worker, from a multiple of 32 to a multiple of 32 or n: ops that only
-// touch these need no barrier after MatMul.
+// The columns of y that MatMul gives this worker, from a multiple of 32 to a multiple of 32 or n: ops that
+// only touch these need no barrier after MatMul.
 Range MatMulColumns(const Worker& worker, int n);
 
 }  // namespace dspark

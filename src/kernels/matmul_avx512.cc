@@ -23,11 +23,12 @@ constexpr int kTileRows = 8;
 // How far ahead of its use a group's data is asked for: about a microsecond of one core's share of memory.
 constexpr size_t kPrefetchBytes = 16384;
 
-// Asks for what this worker reads kPrefetchBytes later: the rest of its share, then its share of the next matrix.
-// Into L2: L1 belongs to the activations and the hardware's own streams.
+// Asks for what this worker reads kPrefetchBytes later: the rest of its share, then its share of the next
+// matrix. Into L2: L1 belongs to the activations and the hardware's own streams.
 class Prefetcher {
  public:
-  Prefetcher(const MatMulTask& task, const uint8_t* now) : ahead_(now + kPrefetchBytes), end_(task.share_end) {
+  Prefetcher(const MatMulTask& task, const uint8_t* now)
+      : ahead_(now + kPrefetchBytes), end_(task.share_end) {
     next_ = task.next_share;
     if (ahead_ >= end_) MoveOn();
   }

@@ -119,8 +119,8 @@ TEST(RopeFreqDivisors, KeepShortWavesAndStretchLongOnes) {
   const auto divisors =
       RopeFreqDivisors({.factor = 8, .low = 1, .high = 4, .original_context = 64}, 1e4f, 24);
   ASSERT_EQ(divisors.size(), 12u);
-  EXPECT_EQ(divisors[0], 1);  // 2 pi = 6.28
-  EXPECT_EQ(divisors[1], 1);  // 13.5
+  EXPECT_EQ(divisors[0], 1);                // 2 pi = 6.28
+  EXPECT_EQ(divisors[1], 1);                // 13.5
   EXPECT_NEAR(divisors[2], 2.1123f, 1e-3);  // 29.16: kept (64 / 29.16 - 1) / 3 = 0.3983
   EXPECT_NEAR(divisors[3], 7.6674f, 1e-3);  // 62.83: kept 0.0062
   for (size_t i = 4; i < 12; ++i) EXPECT_EQ(divisors[i], 8);
