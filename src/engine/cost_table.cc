@@ -72,6 +72,7 @@ CostTable MeasureCosts(Target& target, BlockPool& blocks) {
   // The least of several passes: what else the machine does only adds. All widths in turn; the first turn
   // warms up.
   std::vector<CostTable::Point> points;
+  points.reserve(widths.size());
   for (const int rows : widths) points.push_back({rows, std::numeric_limits<double>::max()});
   for (int turn = 0; turn <= Repeats(1); ++turn) {
     for (auto& point : points) {
