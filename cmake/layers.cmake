@@ -8,7 +8,7 @@ target_compile_options(dspark_options INTERFACE -Wall -Wextra -Wpedantic -Wshado
   # One rounding per operation, in every file: a * b + c is fused only where the code says std::fma.
   -ffp-contract=off)
 if(DSPARK_SANITIZE)
-  target_compile_options(dspark_options INTERFACE -fsanitize=${DSPARK_SANITIZE} -fno-omit-frame-pointer -g
+  target_compile_options(dspark_options INTERFACE -fsanitize=${DSPARK_SANITIZE} -fno-omit-frame-pointer -g1
     -fno-sanitize-recover=all)
   target_link_options(dspark_options INTERFACE -fsanitize=${DSPARK_SANITIZE})
 endif()

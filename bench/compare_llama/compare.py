@@ -86,9 +86,11 @@ def measure(name, threads, args, python):
     for run in range(args.runs):
         print(f"{name}, {threads} threads, run {run + 1} of {args.runs}", file=sys.stderr)
         busy.append(wait_for_quiet(args.patience))
-        llama = json.loads(output_of([python, HERE / "llama_bench.py", path, "--threads", threads]))
+        llama = json.loads(output_of([python, HERE / "llama_bench.py", path, "--threads", threads, "--repeat",
+                                      args.repeat]))
         busy.append(wait_for_quiet(args.patience))
-        dspark = json.loads(output_of([args.dspark, "bench", "--json", "-m", path, "-t", threads]))
+        dspark = json.loads(output_of([args.dspark, "bench", "--json", "-m", path, "-t", threads, "--repeat",
+                                       args.repeat]))
         sides["llama"].append(milliseconds(llama))
         sides["dspark"].append(milliseconds(dspark))
     rows = sorted(sides["llama"][0].keys() & sides["dspark"][0].keys())
@@ -146,6 +148,7 @@ def main():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=7, help="repetitions within a run, whose median is the run's")
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for idle cores before a run")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "bench" / "results" / "compare_llama")
     args = parser.parse_args()
@@ -156,9 +159,9 @@ def main():
         for threads in args.threads:
             report["entries"].append(measure(name, threads, args, python))
             args.output.parent.mkdir(parents=True, exist_ok=True)
-            args.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-            args.output.with_suffix(".md").write_text(markdown(report))
-    print(args.output.with_suffix(".md"))
+            pathlib.Path(f"{args.output}.json").write_text(json.dumps(report, indent=1) + "\n")
+            pathlib.Path(f"{args.output}.md").write_text(markdown(report))
+    print(pathlib.Path(f"{args.output}.md"))
 
 
 if __name__ == "__main__":

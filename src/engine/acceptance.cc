@@ -5,13 +5,15 @@
 namespace dspark {
 namespace {
 
-constexpr float kDecay = 0.97f;       // weight of older outcomes, per outcome of the same cell
-constexpr float kPriorWeight = 2.0f;  // outcomes a prior is worth
+constexpr float kDecay = 0.97f;  // weight of older outcomes, per outcome of the same cell
 
-// Before any evidence: short matches rarely hold, long ones mostly do (prompt look-up on chat, code and math
-// replies).
+// A prior is worth one outcome: a source that never holds is parked after a handful of rounds, about one step
+// lost.
+constexpr float kPriorWeight = 1.0f;
+
+// Before any evidence: short matches rarely hold, long ones mostly do (prompt lookup on chat, code and math).
 float MatchPrior(int length) { return std::min(0.92f, 0.2f + 0.06f * float(length)); }
-constexpr float kPositionPrior = 0.6f;
+constexpr float kPositionPrior = 0.4f;
 
 }  // namespace
 

@@ -37,9 +37,9 @@ class CostTable {
   double level_ = 1;  // measured / tabulated, a slow running mean
 };
 
-// Runs verify-shaped passes of 1 … 64 rows at a short context. About 0.25 s for a small model; passes are
-// repeated until their median settles or `budget_ms` is spent, every width at least once.
-CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms = 250);
+// Runs verify-shaped passes of 1 … 64 rows at a short context, a few times each: about 0.3 s for a small
+// model.
+CostTable MeasureCosts(Target& target, BlockPool& blocks);
 
 // The cache: one small JSON file per key (model file, size, threads, instruction set). A missing or
 // unreadable file is an Error and means: measure.

@@ -91,6 +91,21 @@ void Engine::Admit() {
   }
 }
 
+// Says so to the callers, and takes them out of the queues.
+void Engine::EndCancelled() {
+  for (auto* queue : {&waiting_, &active_}) {
+    for (auto& sequence : *queue) {
+      if (sequence->finish != FinishReason::kCancelled) continue;
+      events_.push_back({.sequence = sequence->id,
+                         .text = sequence->text.Finish(),
+                         .finish = sequence->finish,
+                         .stats = std::make_shared<SequenceStats>(sequence->stats)});
+    }
+  }
+  std::erase_if(waiting_, [](const auto& sequence) { return sequence->finish != FinishReason::kNone; });
+  RemoveFinished();
+}
+
 void Engine::RemoveFinished() {
   std::erase_if(active_, [this](const std::unique_ptr<Sequence>& sequence) {
     if (sequence->finish == FinishReason::kNone) return false;

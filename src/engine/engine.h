@@ -58,6 +58,7 @@ class Engine {
   };
 
   // step.cc, in this order.
+  void EndCancelled();
   void Admit();
   void Plan();
   void Propose();

@@ -18,6 +18,7 @@ double NowMs() {
 std::span<const TokenEvent> Engine::Step() {
   events_.clear();
   step_start_ms_ = NowMs();
+  EndCancelled();
   Admit();
   Plan();
   if (!slots_.empty()) {
@@ -35,21 +36,10 @@ std::span<const TokenEvent> Engine::Step() {
 // what is left.
 void Engine::Plan() {
   slots_.clear();
-  for (auto* queue : {&waiting_, &active_}) {
-    for (auto& sequence : *queue) {
-      if (sequence->finish != FinishReason::kCancelled) continue;
-      events_.push_back({.sequence = sequence->id,
-                         .text = sequence->text.Finish(),
-                         .finish = sequence->finish,
-                         .stats = std::make_shared<SequenceStats>(sequence->stats)});
-    }
-  }
-  std::erase_if(waiting_, [](const auto& sequence) { return sequence->finish != FinishReason::kNone; });
-
   int room = target_.limits().max_rows, prompt_room = options_.prefill_rows;
   for (const bool decoding : {true, false}) {
     for (auto& sequence : active_) {
-      if (sequence->finish != FinishReason::kNone || (sequence->Pending() == 1) != decoding) continue;
+      if ((sequence->Pending() == 1) != decoding) continue;
       const int rows = std::min({sequence->Pending(), room, decoding ? 1 : prompt_room});
       if (rows == 0) continue;
       room -= rows;

@@ -7,7 +7,9 @@
 
 // GCC 12 takes the _mm512_undefined_* of its own header for a mistake (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 #include <immintrin.h>
 
@@ -23,13 +25,13 @@ constexpr int kTileRows = 8;
 // How far ahead of its use a group's data is asked for: about a microsecond of one core's share of memory.
 constexpr size_t kPrefetchBytes = 16384;
 
-// Asks for what this worker reads kPrefetchBytes later: the rest of its share, then its share of the next matrix.
-// Into L2: L1 belongs to the activations and the hardware's own streams.
+// Asks for what this worker reads kPrefetchBytes later: the rest of its share, then its share of the next
+// matrix. Into L2: L1 belongs to the activations and the hardware's own streams.
 class Prefetcher {
  public:
-  Prefetcher(const MatMulTask& task, const uint8_t* now) : ahead_(now + kPrefetchBytes), end_(task.share_end) {
-    next_ = task.next_share;
-    if (ahead_ >= end_) MoveOn();
+  Prefetcher(const MatMulTask& task, const uint8_t* now)
+      : ahead_(now + kPrefetchBytes), next_(task.next_share), left_(task.share_end - ahead_) {
+    if (left_ <= 0) MoveOn();
   }
   template <int kBytes>
   void Ask() {
@@ -37,15 +39,17 @@ class Prefetcher {
       _mm_prefetch(reinterpret_cast<const char*>(ahead_ + line), _MM_HINT_T1);
     }
     ahead_ += kBytes;
-    if (ahead_ >= end_) MoveOn();
+    left_ -= kBytes;
+    if (left_ <= 0) MoveOn();
   }
 
  private:
   void MoveOn() {
-    ahead_ = next_ + (ahead_ - end_);
-    end_ = reinterpret_cast<const uint8_t*>(UINTPTR_MAX);
+    ahead_ = next_ - left_;
+    left_ = PTRDIFF_MAX;
   }
-  const uint8_t *ahead_, *end_, *next_;
+  const uint8_t *ahead_, *next_;
+  ptrdiff_t left_;  // of the share
 };
 
 template <class T>

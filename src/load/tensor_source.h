@@ -1,5 +1,5 @@
-// Weights by name, whatever file they lie in. Names are llama.cpp's ("blk.0.attn_q.weight"); a source for another
-// format translates them.
+// Weights by name, whatever file they lie in. Names are llama.cpp's ("blk.0.attn_q.weight"); a source for
+// another format translates them.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,11 @@
 
 namespace dspark {
 
-// A tensor inside a mapped file. Row-major: shape is [out, in] for matrices, [n] for vectors; the last dimension is
-// contiguous (GGUF's ne[0]). `bytes` is exactly the tensor, bounds checked when the file was opened.
+// A tensor inside a mapped file. Row-major: shape is [out, in] for matrices, [n] for vectors; the last
+// dimension is contiguous (GGUF's ne[0]). `bytes` is exactly the tensor, bounds checked when the file was
+// opened.
 struct TensorView {
-  std::string name;            // as the file spells it, for messages
+  std::string name;  // as the file spells it, for messages
   TensorType type;
   std::vector<int64_t> shape;  // outermost first
   std::span<const uint8_t> bytes;

@@ -8,6 +8,11 @@
 namespace dspark {
 namespace {
 
+// A larger batch runs in slices: with this many rows the activations stay in L2, and reading the weights once
+// per slice hides behind arithmetic. SmolLM2-135M, 512 rows on two Zen 4 cores: 275 ms in one slice, 255 in
+// four.
+constexpr int kSliceRows = 128;
+
 // Rows this far apart never share a cache set pattern: a power of two would.
 size_t PadStride(size_t n) { return (n + 15) / 16 * 16 + 16; }
 
@@ -33,19 +38,19 @@ DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, Thread
       rope_(limits.max_context, config.head_dim, config.rope_theta, config.rope_freq_divisors),
       x_stride_(PadStride(config.d_model)),
       qkv_stride_(PadStride(config.heads * config.head_dim)),
-      x_(limits.max_rows * x_stride_),
-      q_(limits.max_rows * qkv_stride_),
-      k_(limits.max_rows * qkv_stride_),
-      v_(limits.max_rows * qkv_stride_),
-      normed_(limits.max_rows, config.d_model),
-      attended_(limits.max_rows, config.heads * config.head_dim),
-      hidden_(limits.max_rows, config.d_ffn),
-      head_input_(limits.max_logit_rows, config.d_model),
-      up_(limits.max_rows * hidden_.stride()),
+      x_(kSliceRows * x_stride_),
+      q_(kSliceRows * qkv_stride_),
+      k_(kSliceRows * qkv_stride_),
+      v_(kSliceRows * qkv_stride_),
+      normed_(kSliceRows, config.d_model),
+      attended_(kSliceRows, config.heads * config.head_dim),
+      hidden_(kSliceRows, config.d_ffn),
+      head_input_(std::min(limits.max_logit_rows, kSliceRows), config.d_model),
+      up_(kSliceRows * hidden_.stride()),
       logits_(limits.max_logit_rows * PadStride(config.vocab)),
       taps_(limits.max_rows * limits.max_taps * size_t(config.d_model)),
       logits_stride_(PadStride(config.vocab)),
-      attention_(shape_, limits.max_rows, limits.max_context, pool.threads()) {
+      attention_(shape_, kSliceRows, limits.max_context, pool.threads()) {
   for (const LayerWeights& w : weights_.layers) {
     for (const PackedMatrix* m : {&w.wq, &w.wk, &w.wv, &w.gate, &w.up})
       normed_int8_ |= IsQuantized(m->format());
@@ -63,34 +68,48 @@ size_t DenseTarget::WorkspaceBytes() const {
 
 ForwardOutput DenseTarget::Forward(std::span<const Segment> segments, std::span<const int> tap_layers) {
   DSPARK_CHECK_LE(int(tap_layers.size()), limits_.max_taps);
-  PlanRows(segments);
+  int rows = 0;
+  for (const Segment& segment : segments) {
+    DSPARK_CHECK_LE(segment.position + int(segment.tokens.size()), segment.kv->capacity());
+    DSPARK_CHECK_LE(segment.position + int(segment.tokens.size()), limits_.max_context);
+    rows += int(segment.tokens.size());
+  }
+  DSPARK_CHECK_LE(rows, limits_.max_rows);
   taps_stride_ = tap_layers.size() * config_.d_model;
-  pool_.Run([&](Worker& worker) { Run(worker, tap_layers); });
+  logits_done_ = 0;
+  for (first_row_ = 0; first_row_ < rows; first_row_ += kSliceRows) {
+    PlanSlice(segments);
+    pool_.Run([&](Worker& worker) { Run(worker, tap_layers); });
+    logits_done_ += int(logit_rows_.size());
+  }
   return {.logits = logits_.data(),
           .logits_stride = logits_stride_,
-          .logit_rows = int(logit_rows_.size()),
+          .logit_rows = logits_done_,
           .taps = taps_.data(),
           .taps_stride = taps_stride_};
 }
 
-void DenseTarget::PlanRows(std::span<const Segment> segments) {
+// Lays out the rows [first_row_, first_row_ + kSliceRows) of the batch.
+void DenseTarget::PlanSlice(std::span<const Segment> segments) {
   tokens_.clear();
   positions_.clear();
   attention_segments_.clear();
   logit_rows_.clear();
+  int before = 0;  // rows of the batch before this segment
   for (const Segment& segment : segments) {
-    const int first = int(tokens_.size()), rows = int(segment.tokens.size());
-    DSPARK_CHECK_LE(segment.position + rows, segment.kv->capacity());
-    DSPARK_CHECK_LE(segment.position + rows, limits_.max_context);
-    attention_segments_.push_back({segment.kv->blocks(), first, rows, segment.position});
-    for (int i = 0; i < rows; ++i) {
+    const int begin = std::max(0, first_row_ - before);
+    const int end = std::min(int(segment.tokens.size()), first_row_ + kSliceRows - before);
+    before += int(segment.tokens.size());
+    if (begin >= end) continue;
+    const int first = int(tokens_.size());
+    attention_segments_.push_back({segment.kv->blocks(), first, end - begin, segment.position + begin});
+    for (int i = begin; i < end; ++i) {
+      if (i >= segment.logits_from) logit_rows_.push_back(int(tokens_.size()));
       tokens_.push_back(segment.tokens[i]);
       positions_.push_back(segment.position + i);
-      if (i >= segment.logits_from) logit_rows_.push_back(first + i);
     }
   }
-  DSPARK_CHECK_LE(int(tokens_.size()), limits_.max_rows);
-  DSPARK_CHECK_LE(int(logit_rows_.size()), limits_.max_logit_rows);
+  DSPARK_CHECK_LE(logits_done_ + int(logit_rows_.size()), limits_.max_logit_rows);
   const int rows = int(tokens_.size());
   normed_.Resize(rows, config_.d_model);
   attended_.Resize(rows, config_.heads * config_.head_dim);
@@ -205,14 +224,15 @@ void DenseTarget::Head(Worker& worker) {
     if (head_int8_) head_input_.QuantizeRow(i, worker.isa());
   }
   worker.Barrier();
-  MatMul(worker, weights_.head(), head_input_, logits_.data(), logits_stride_);
+  MatMul(worker, weights_.head(), head_input_, logits_.data() + logits_done_ * logits_stride_,
+         logits_stride_);
 }
 
 void DenseTarget::Tap(const Worker& worker, int slot) {
   const Range rows = worker.Share(int(tokens_.size()));
   for (int r = rows.begin; r < rows.end; ++r) {
     std::copy_n(x_.data() + r * x_stride_, config_.d_model,
-                taps_.data() + r * taps_stride_ + slot * config_.d_model);
+                taps_.data() + (first_row_ + r) * taps_stride_ + slot * config_.d_model);
   }
 }
 

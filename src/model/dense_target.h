@@ -23,10 +23,10 @@ class DenseTarget : public Target {
   ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) override;
 
  private:
-  void PlanRows(std::span<const Segment> segments);
+  void PlanSlice(std::span<const Segment> segments);
   size_t WorkspaceBytes() const;
 
-  // The phases of a pass, run by every worker. R = rows of the batch.
+  // The phases of a pass over a slice, run by every worker. R = its rows.
   void Run(Worker& worker, std::span<const int> tap_layers);
   void Embed(const Worker& worker);
   void AttentionBlock(Worker& worker, int layer);
@@ -44,19 +44,20 @@ class DenseTarget : public Target {
   const AttentionShape shape_;
   const RopeTable rope_;
 
-  // The batch, as PlanRows lays it out.
+  // The present slice of the batch, as PlanSlice lays it out: R rows.
+  int first_row_ = 0, logits_done_ = 0;      // rows, and rows with logits, of the slices before
   std::vector<int32_t> tokens_, positions_;  // [R]
   std::vector<AttentionSegment> attention_segments_;
   std::vector<int> logit_rows_;  // rows that give logits, in order
 
   // Workspace.
-  size_t x_stride_ = 0, qkv_stride_ = 0, ffn_stride_ = 0;
-  Buffer<float> x_;          // [R, d] residual stream
-  Buffer<float> q_, k_, v_;  // [R, qkv_stride_]
-  Activations normed_;       // [R, d]
-  Activations attended_;     // [R, H * hd]
-  Activations hidden_;       // [R, d_ffn]: silu(gate) * up
-  Activations head_input_;   // [logit rows, d]
+  size_t x_stride_ = 0, qkv_stride_ = 0;  // floats from row to row
+  Buffer<float> x_;                       // [R, d] residual stream
+  Buffer<float> q_, k_, v_;               // [R, qkv_stride_]
+  Activations normed_;                    // [R, d]
+  Activations attended_;                  // [R, H * hd]
+  Activations hidden_;                    // [R, d_ffn]: silu(gate) * up
+  Activations head_input_;                // [logit rows, d]
   bool normed_int8_ = false, attended_int8_ = false, hidden_int8_ = false,
        head_int8_ = false;  // read as int8
   Buffer<float> up_;        // [R, d_ffn]
