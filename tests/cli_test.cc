@@ -122,6 +122,22 @@ TEST_F(Cli, SpeculationAndThreadsChangeNothing) {
   EXPECT_EQ(tokens({"-t", "3"}), plain);
 }
 
+// The tiny model's layers are Q4_1, its embedding Q8_0.
+TEST_F(Cli, WeightsAsAsked) {
+  const auto bytes = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> arguments{"bench", "-m", model_, "--json", "--rows", "1", "--prefill", "0"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return json::parse(outcome.out)["model"]["weight_bytes"].get<size_t>();
+  };
+  const size_t as_in_file = bytes({});
+  EXPECT_EQ(bytes({"--weights", "int4"}), as_in_file);
+  EXPECT_LT(as_in_file, bytes({"--weights", "int8"}));
+  EXPECT_EQ(bytes({"--weights", "f32"}), 2 * bytes({"--weights", "bf16"}));
+  ExpectOneLine(Run({"run", "-m", model_, "hi", "--weights", "int3"}), 1, "--weights int3: unknown");
+}
+
 TEST_F(Cli, PromptsComeFromAnywhere) {
   const auto text = [&](const std::vector<std::string>& prompt, const std::string& input) {
     std::vector<std::string> arguments{"run", "-m", model_, "-n", "10", "--ignore-eos", "--json"};

@@ -1,4 +1,4 @@
-// The target against reference implementations: tiny Llamas from Hugging Face directories in fp32, and
+// The target against reference implementations: tiny models from Hugging Face directories in fp32, and
 // SmolLM2 from its GGUF against the fp32 forward of the same file.
 #include <gtest/gtest.h>
 
@@ -115,7 +115,8 @@ std::string CaseName(const testing::TestParamInfo<std::tuple<std::string, Isa>>&
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, GoldenTarget,
-                         testing::Combine(testing::Values("llama", "llama_rope_scaled"),
+                         testing::Combine(testing::Values("llama", "llama_rope_scaled", "qwen3",
+                                                          "qwen3_tied"),
                                           testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni)),
                          CaseName);
 

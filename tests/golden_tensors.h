@@ -30,16 +30,21 @@ class GoldenTensors {
     Dequantize(*tensor.type, tensor.bytes.data(), int64_t(values.size()), values.data());
     return values;
   }
+  // I32, or I64 narrowed.
   std::vector<int32_t> Ints(const std::string& name) const {
     const SafeTensor& tensor = Find(name);
-    DSPARK_CHECK(tensor.dtype == "I32");
-    std::vector<int32_t> values(tensor.bytes.size() / sizeof(int32_t));
-    for (size_t i = 0; i < values.size(); ++i)
-      values[i] = LoadUnaligned<int32_t>(&tensor.bytes[i * sizeof(int32_t)]);
-    return values;
+    DSPARK_CHECK(tensor.dtype == "I32" || tensor.dtype == "I64");
+    return tensor.dtype == "I32" ? Narrowed<int32_t>(tensor) : Narrowed<int64_t>(tensor);
   }
 
  private:
+  template <class T>
+  static std::vector<int32_t> Narrowed(const SafeTensor& tensor) {
+    std::vector<int32_t> values(tensor.bytes.size() / sizeof(T));
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = int32_t(LoadUnaligned<T>(&tensor.bytes[i * sizeof(T)]));
+    return values;
+  }
   static MappedFile Open(const std::string& path) {
     auto file = MappedFile::Open(path);
     if (!file) CheckFailed(__FILE__, __LINE__, file.error().text);

@@ -90,17 +90,11 @@ void CheckMixedBatches(TinyModel& model, const std::vector<std::vector<int32_t>>
   }
 }
 
-class RowInvariance : public testing::TestWithParam<std::tuple<Isa, TensorType, KvType>> {};
-
-TEST_P(RowInvariance, MixedBatchesEqualSingleSteps) {
-  const auto [isa, type, kv_type] = GetParam();
-  if (!IsaSupported(isa)) GTEST_SKIP() << "*** SKIPPED: this processor has no " << IsaName(isa);
-  TinyModelOptions options;
-  options.isa = isa;
-  options.shape.matrices = type;
-  options.shape.embedding = type == TensorType::kF32 ? TensorType::kF32 : TensorType::kQ8_0;
+// Mixed batches equal single steps, with other threads and other KV blocks too.
+void CheckInvariance(TinyModelOptions options) {
+  if (!IsaSupported(options.isa))
+    GTEST_SKIP() << "*** SKIPPED: this processor has no " << IsaName(options.isa);
   options.max_taps = 3;
-  options.kv_type = kv_type;
   std::vector<std::vector<int32_t>> sequences;
   std::vector<std::vector<Recorded>> expected;
   {
@@ -115,6 +109,29 @@ TEST_P(RowInvariance, MixedBatchesEqualSingleSteps) {
   options.block_tokens = 64;
   TinyModel other(options);
   CheckMixedBatches(other, sequences, expected, 77);
+}
+
+class RowInvariance : public testing::TestWithParam<std::tuple<Isa, TensorType, KvType>> {};
+
+TEST_P(RowInvariance, MixedBatchesEqualSingleSteps) {
+  const auto [isa, type, kv_type] = GetParam();
+  TinyModelOptions options{.isa = isa, .kv_type = kv_type};
+  options.shape.matrices = type;
+  options.shape.embedding = type == TensorType::kF32 ? TensorType::kF32 : TensorType::kQ8_0;
+  CheckInvariance(options);
+}
+
+class Qwen3RowInvariance : public testing::TestWithParam<std::tuple<Isa, WeightFormat>> {};
+
+TEST_P(Qwen3RowInvariance, MixedBatchesEqualSingleSteps) {
+  const auto [isa, weights] = GetParam();
+  CheckInvariance({.shape = {.architecture = "qwen3",
+                             .head_dim = 32,  // 4 heads of 32 beside a width of 64
+                             .matrices = TensorType::kF32,
+                             .embedding = TensorType::kF32,
+                             .tied = false},
+                   .isa = isa,
+                   .weights = weights});
 }
 
 std::string CaseName(const testing::TestParamInfo<std::tuple<Isa, TensorType, KvType>>& info) {
@@ -135,6 +152,18 @@ INSTANTIATE_TEST_SUITE_P(Fp32Kv, RowInvariance,
                          testing::Combine(kIsas, testing::Values(TensorType::kF32),
                                           testing::Values(KvType::kF32)),
                          CaseName);
+
+std::string WeightsName(const testing::TestParamInfo<std::tuple<Isa, WeightFormat>>& info) {
+  const auto [isa, weights] = info.param;
+  return fmt::format("{}_{}", IsaName(isa),
+                     weights == WeightFormat::kF32    ? "f32"
+                     : weights == WeightFormat::kInt8 ? "int8"
+                                                      : "int4");
+}
+INSTANTIATE_TEST_SUITE_P(All, Qwen3RowInvariance,
+                         testing::Combine(kIsas, testing::Values(WeightFormat::kF32, WeightFormat::kInt8,
+                                                                 WeightFormat::kInt4Min)),
+                         WeightsName);
 
 }  // namespace
 }  // namespace dspark::test

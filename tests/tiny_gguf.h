@@ -1,5 +1,5 @@
-// A tiny Llama with seeded random weights and a working byte-level tokenizer (ChatML), as a GGUF file: a
-// whole model for tests that need no real one.
+// A tiny Llama (or Qwen3) with seeded random weights and a working byte-level tokenizer (ChatML), as a GGUF
+// file: a whole model for tests that need no real one.
 #pragma once
 
 #include <cmath>
@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/rng.h"
@@ -16,6 +17,7 @@
 namespace dspark::test {
 
 struct TinyLlama {
+  std::string_view architecture = "llama";  // or "qwen3": norms on the heads of q and k
   int layers = 2;
   int d_model = 64;
   int heads = 4;
@@ -84,19 +86,20 @@ inline std::vector<float> RandomValues(uint64_t seed, uint64_t stream, size_t n,
 }
 
 inline void AddTinyMetadata(const TinyLlama& m, const TinyVocabulary& vocabulary, GgufBuilder* b) {
-  b->String("general.architecture", "llama");
+  const auto key = [&](const char* name) { return std::string(m.architecture) + "." + name; };
+  b->String("general.architecture", m.architecture);
   b->String("general.name", "tiny test model");
-  b->U32("llama.block_count", uint32_t(m.layers));
-  b->U32("llama.context_length", uint32_t(m.max_context));
-  b->U32("llama.embedding_length", uint32_t(m.d_model));
-  b->U32("llama.feed_forward_length", uint32_t(m.d_ffn));
-  b->U32("llama.attention.head_count", uint32_t(m.heads));
-  b->U32("llama.attention.head_count_kv", uint32_t(m.kv_heads));
-  b->U32("llama.attention.key_length", uint32_t(m.head_dim));
-  b->U32("llama.rope.dimension_count", uint32_t(m.head_dim));
-  b->F32("llama.rope.freq_base", m.rope_theta);
-  b->F32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-  b->U32("llama.vocab_size", uint32_t(vocabulary.tokens.size()));
+  b->U32(key("block_count"), uint32_t(m.layers));
+  b->U32(key("context_length"), uint32_t(m.max_context));
+  b->U32(key("embedding_length"), uint32_t(m.d_model));
+  b->U32(key("feed_forward_length"), uint32_t(m.d_ffn));
+  b->U32(key("attention.head_count"), uint32_t(m.heads));
+  b->U32(key("attention.head_count_kv"), uint32_t(m.kv_heads));
+  b->U32(key("attention.key_length"), uint32_t(m.head_dim));
+  b->U32(key("rope.dimension_count"), uint32_t(m.head_dim));
+  b->F32(key("rope.freq_base"), m.rope_theta);
+  b->F32(key("attention.layer_norm_rms_epsilon"), 1e-5f);
+  b->U32(key("vocab_size"), uint32_t(vocabulary.tokens.size()));
   if (!m.tokenizer) return;
   b->String("tokenizer.ggml.model", "gpt2");
   b->String("tokenizer.ggml.pre", "smollm");
@@ -114,11 +117,11 @@ inline GgufBuilder BuildTinyLlama(uint64_t seed, const TinyLlama& m = {}) {
   const TinyVocabulary vocabulary = MakeTinyVocabulary();
   AddTinyMetadata(m, vocabulary, &b);
   uint64_t stream = 0;
-  const auto norm = [&](const std::string& name) {
+  const auto norm = [&](const std::string& name, int n) {
     b.tensors.push_back({name,
                          uint32_t(TensorType::kF32),
-                         {uint64_t(m.d_model)},
-                         Quantize(TensorType::kF32, RandomValues(seed, ++stream, size_t(m.d_model), 0.5f, 1)),
+                         {uint64_t(n)},
+                         Quantize(TensorType::kF32, RandomValues(seed, ++stream, size_t(n), 0.5f, 1)),
                          {}});
   };
   const auto matrix = [&](const std::string& name, TensorType type, int out, int in, float gain) {
@@ -135,17 +138,21 @@ inline GgufBuilder BuildTinyLlama(uint64_t seed, const TinyLlama& m = {}) {
   matrix("token_embd.weight", m.embedding, vocab, m.d_model, 2.5f);
   for (int i = 0; i < m.layers; ++i) {
     const std::string block = "blk." + std::to_string(i) + ".";
-    norm(block + "attn_norm.weight");
+    norm(block + "attn_norm.weight", m.d_model);
+    if (m.architecture == "qwen3") {
+      norm(block + "attn_q_norm.weight", m.head_dim);
+      norm(block + "attn_k_norm.weight", m.head_dim);
+    }
     matrix(block + "attn_q.weight", m.matrices, q, m.d_model, 1);
     matrix(block + "attn_k.weight", m.matrices, kv, m.d_model, 1);
     matrix(block + "attn_v.weight", m.matrices, kv, m.d_model, 1);
     matrix(block + "attn_output.weight", m.matrices, m.d_model, q, 1);
-    norm(block + "ffn_norm.weight");
+    norm(block + "ffn_norm.weight", m.d_model);
     matrix(block + "ffn_gate.weight", m.matrices, m.d_ffn, m.d_model, 1.5f);
     matrix(block + "ffn_up.weight", m.matrices, m.d_ffn, m.d_model, 1.5f);
     matrix(block + "ffn_down.weight", m.matrices, m.d_model, m.d_ffn, 1);
   }
-  norm("output_norm.weight");
+  norm("output_norm.weight", m.d_model);
   if (!m.tied) matrix("output.weight", m.embedding, vocab, m.d_model, 2.5f);
   if (m.rope_freqs) {
     std::vector<float> divisors(size_t(m.head_dim) / 2, 1.0f);

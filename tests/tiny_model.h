@@ -32,7 +32,7 @@ class TempDir {
 };
 
 struct TinyModelOptions {
-  TinyLlama shape;
+  TinyLlama shape = {};
   uint64_t seed = 1;
   Isa isa = DetectIsa();
   int threads = 2;
@@ -42,6 +42,7 @@ struct TinyModelOptions {
   int max_rows = 64;
   int max_taps = 0;
   KvType kv_type = KvType::kF16;
+  std::optional<WeightFormat> weights = {};
 };
 
 struct TinyModel {
@@ -55,7 +56,8 @@ struct TinyModel {
                               .max_context = o.max_context,
                               .max_taps = o.max_taps,
                               .block_tokens = o.block_tokens,
-                              .kv_type = o.kv_type});
+                              .kv_type = o.kv_type,
+                              .weights = o.weights});
     if (!loaded) CheckFailed(__FILE__, __LINE__, loaded.error().text);
     target = std::move(loaded).value();
     blocks = std::make_unique<BlockPool>(target->kv_layout(), o.blocks);

@@ -111,15 +111,10 @@ void Print(const std::string& path, const ModelListing& listing, const ModelConf
   }
 }
 
-// A directory is listed by its weights' file.
-std::string ListedFile(const std::string& model) {
-  return std::filesystem::is_directory(model) ? model + "/model.safetensors" : model;
-}
-
 Result<int> Run(const InfoOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const std::string path, ResolveModel(options.model));
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(path));
-  DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModelFile(ListedFile(path)));
+  DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModel(path));
   uint64_t bytes = 0;
   for (const ListedTensor& tensor : listing.tensors) bytes += tensor.bytes;
   const MemoryPlan plan = Plan(files.config, bytes, options.context);

@@ -22,7 +22,7 @@ void OnInterrupt(int) { g_interrupted = 1; }
 struct RunOptions {
   SessionOptions session;
   std::string prompt, prompt_ids, system;
-  bool raw = false, json = false, stats = false, ignore_eos = false;
+  bool raw = false, no_think = false, json = false, stats = false, ignore_eos = false;
   int max_tokens = 512;
   SamplingParams sampling{.temperature = 0};
   int64_t seed = -1;
@@ -72,12 +72,13 @@ Result<std::vector<std::pair<int32_t, float>>> ParseBias(const std::vector<std::
 std::string ReadAll(std::istream& in) { return {std::istreambuf_iterator<char>(in), {}}; }
 
 // Prompt tokens of a conversation through the model's own template.
-Result<std::vector<int32_t>> ChatTokens(const Session& session, const std::vector<ChatMessage>& messages) {
+Result<std::vector<int32_t>> ChatTokens(const Session& session, const RunOptions& options,
+                                        const std::vector<ChatMessage>& messages) {
   if (!session.files.tokenizer) {
     return MakeError("{}: the model has no tokenizer; give token ids with --prompt-ids", session.model_path);
   }
   DSPARK_ASSIGN_OR_RETURN(const ChatFormat format, DetectChatFormat(session.files.chat_template));
-  return session.files.tokenizer->Encode(RenderChat(format, messages, true), true);
+  return session.files.tokenizer->Encode(RenderChat(format, messages, true, !options.no_think), true);
 }
 
 Result<std::vector<int32_t>> PromptTokens(const Session& session, const RunOptions& options) {
@@ -95,7 +96,7 @@ Result<std::vector<int32_t>> PromptTokens(const Session& session, const RunOptio
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
   messages.push_back({"user", options.prompt});
-  return ChatTokens(session, messages);
+  return ChatTokens(session, options, messages);
 }
 
 Result<Request> MakeRequest(const RunOptions& options, std::vector<int32_t> prompt) {
@@ -213,7 +214,7 @@ Result<int> Chat(Session& session, const RunOptions& options) {
     g_interrupted = 0;
     if (!std::getline(std::cin, line) || line.empty()) return g_interrupted ? kExitInterrupted : kExitOk;
     messages.push_back({"user", line});
-    DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, ChatTokens(session, messages));
+    DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, ChatTokens(session, options, messages));
     DSPARK_ASSIGN_OR_RETURN(Request request, MakeRequest(options, std::move(prompt)));
     const auto reply = Generate(session, std::move(request), true);
     if (!reply) {
@@ -278,6 +279,7 @@ Command AddRun(CLI::App& app) {
                  "With --json: log-probabilities of the tokens and of N alternatives")
       ->check(CLI::Range(0, 64));
   app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at the model's end token");
+  app.add_flag("--no-think", o.no_think, "Qwen3: answer at once, without thinking");
   app.add_flag("--raw", o.raw, "The prompt as it is, no chat template");
   app.add_option("--prompt-ids", o.prompt_ids, "The prompt as token ids 1,2,3: no tokenizer at all");
   app.add_flag("--stats", o.stats, "Statistics per draft position");

@@ -7,6 +7,7 @@
 
 #include "apps/pull.h"
 #include "draft/prompt_lookup.h"
+#include "model/weights.h"
 
 namespace dspark {
 namespace {
@@ -26,6 +27,13 @@ Result<KvType> ResolveKv(const std::string& name) {
   return MakeError("--kv {}: unknown; use f16 or f32", name);
 }
 
+Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name) {
+  if (name.empty()) return std::optional<WeightFormat>();
+  const auto format = WeightFormatFromName(name);
+  if (!format) return MakeError("--weights {}: unknown; use f32, bf16, int8 or int4", name);
+  return format;
+}
+
 Result<std::unique_ptr<Drafter>> MakeDrafter(const SessionOptions& options) {
   if (options.no_spec || options.draft == "none") return std::unique_ptr<Drafter>();
   if (options.draft == "auto" || options.draft == "lookup") {
@@ -34,14 +42,17 @@ Result<std::unique_ptr<Drafter>> MakeDrafter(const SessionOptions& options) {
   return MakeError("--draft {}: unknown; use auto, lookup or none", options.draft);
 }
 
-// A cost table holds for one model file, thread count, instruction set, type of K/V and machine.
+// A cost table holds for one model file, thread count, instruction set, type of weights and of K/V, and
+// machine.
 std::string CostPath(const std::string& model, const Session& session) {
   std::error_code ignored;
   const auto path = std::filesystem::absolute(model, ignored);
   const auto size =
       std::filesystem::is_regular_file(path, ignored) ? std::filesystem::file_size(path, ignored) : 0;
   const auto time = std::filesystem::last_write_time(path, ignored).time_since_epoch().count();
-  const size_t key = std::hash<std::string>{}(fmt::format("{}|{}|{}", path.string(), size, time));
+  const auto weights = session.target->limits().weights;
+  const size_t key = std::hash<std::string>{}(
+      fmt::format("{}|{}|{}|{}", path.string(), size, time, weights ? int(*weights) : -1));
   const bool wide = session.target->kv_layout().type == KvType::kF32;
   return fmt::format("{}/costs/{:016x}-{}-t{}{}.json", CacheDirectory(), key, IsaName(session.pool->isa()),
                      session.pool->threads(), wide ? "-kv32" : "");
@@ -70,6 +81,8 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options) {
       ->check(CLI::Range(16, 1 << 20));
   app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")
       ->check(CLI::Range(1, 512));
+  app.add_option("--weights", options->weights,
+                 "Pack the weights as f32, bf16, int8 or int4 [as in the file]");
   app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]");
   app.add_option("--isa", options->isa,
                  "Instruction set: reference, avx2 or avx512_vnni [the best there is]");
@@ -86,6 +99,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const Isa isa, ResolveIsa(options.isa));
   TargetLimits limits;
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
+  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
   DSPARK_ASSIGN_OR_RETURN(session->drafter, MakeDrafter(options));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   const ModelConfig& config = session->files.config;

@@ -26,6 +26,7 @@ struct SessionOptions {
   int threads = 0;             // 0: the cores this process may use
   std::string isa;             // empty: the best this processor has
   std::string kv = "f16";      // what K and V are kept in: f16 or f32
+  std::string weights;         // f32, bf16, int8 or int4; empty: as in the file
   int sequences = 1;           // decoding at once
 };
 

@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/float16.h"
 #include "kernels/matmul_kernels.h"
+#include "kernels/quantize.h"
 
 namespace dspark {
 namespace {
@@ -144,6 +145,28 @@ void PackedMatrix::SetRow(int row, TensorType type, const uint8_t* src) {
     BlockLevels block;
     info.levels(src + size_t(b) * info.block_bytes, &block);
     PackBlock(format_, block, lane, group + b * LevelBytes(format_), scales + b * ScaleBytes(format_));
+  }
+}
+
+void PackedMatrix::SetRowFromFloats(int row, const float* values) {
+  DSPARK_CHECK(row >= 0 && row < n_);
+  const int lane = row % kGroupRows;
+  uint8_t* group = Group(row / kGroupRows);
+  if (format_ == WeightFormat::kF32) {
+    return PackElements<uint32_t>(reinterpret_cast<const uint8_t*>(values), k_, lane, group);
+  }
+  if (!IsQuantized(format_)) {
+    for (int i = 0; i < k_; ++i) {
+      const uint16_t half = format_ == WeightFormat::kF16 ? FloatToHalf(values[i]) : FloatToBf16(values[i]);
+      std::memcpy(group + (size_t(i) * kGroupRows + lane) * sizeof(half), &half, sizeof(half));
+    }
+    return;
+  }
+  const int blocks = k_ / kBlockSize;
+  uint8_t* scales = group + blocks * LevelBytes(format_);
+  for (int b = 0; b < blocks; ++b) {
+    PackBlock(format_, QuantizeWeights(format_, values + b * kBlockSize), lane,
+              group + b * LevelBytes(format_), scales + b * ScaleBytes(format_));
   }
 }
 

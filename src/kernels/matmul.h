@@ -32,6 +32,8 @@ enum class WeightFormat {
   kInt4Min,  // scale * level + min, two fp16
 };
 
+constexpr bool IsQuantized(WeightFormat format) { return format >= WeightFormat::kInt8; }
+
 // The packed format that holds a file's type without losing its values. kI64 and unknown types: CHECK.
 WeightFormat PackedFormatOf(TensorType type);
 
@@ -58,6 +60,9 @@ class PackedMatrix {
   // The same, 16 rows [group * 16, group * 16 + 16) at once (fast path of loading); row r's bytes at src + r
   // * stride.
   void SetRowGroup(int group, TensorType type, const uint8_t* src, size_t stride, int rows);
+  // Fills row `row` from K floats: rounded to nearest even for kF16 and kBf16, by QuantizeWeights
+  // (quantize.h) for quantised formats.
+  void SetRowFromFloats(int row, const float* values);
   // Names the matrix that a pass reads after this one: MatMul asks memory for the beginning of a worker's
   // share of it while the end of its share of this one is still being used, so that memory does not idle at a
   // barrier.

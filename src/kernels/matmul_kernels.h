@@ -23,8 +23,6 @@ namespace dspark {
 inline constexpr int kGroupRows = 16;
 inline constexpr int kBlockSize = 32;
 
-constexpr bool IsQuantized(WeightFormat format) { return format >= WeightFormat::kInt8; }
-
 // Bytes per group and block of K; `zero` is the level that means 0.
 template <WeightFormat kFormat>
 struct QuantizedLayout {

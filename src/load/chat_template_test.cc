@@ -13,7 +13,7 @@ const std::string kChatMl =
 std::string Detect(const std::string& jinja) {
   const auto format = DetectChatFormat(jinja);
   if (!format) return format.error().text;
-  return *format == ChatFormat::kChatMl ? "chatml" : "smollm2";
+  return *format == ChatFormat::kChatMl ? "chatml" : *format == ChatFormat::kSmolLm2 ? "smollm2" : "qwen3";
 }
 
 TEST(ChatTemplateTest, LayoutDoesNotMatter) {
@@ -36,6 +36,61 @@ TEST(ChatTemplateTest, LayoutDoesNotMatter) {
              "<|im_end|>\\n' }}{% endif %}\n" +
              kChatMl.substr(kChatMl.find("{{"))),
       "smollm2");
+}
+
+// What decides Qwen3's text, in the published templates' words; the tools are left out.
+const std::string kQwen3 = R"({%- if messages[0].role == 'system' %}
+    {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
+{%- endif %}
+{%- set ns = namespace(last_query_index=messages|length - 1) %}
+{%- for message in messages %}
+    {%- if loop.index0 > ns.last_query_index %}{{- 'thoughts' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %})";
+
+TEST(ChatTemplateTest, Qwen3IsKnownByWhatDecidesItsText) {
+  EXPECT_EQ(Detect(kQwen3), "qwen3");
+  for (const char* statement : {"ns.last_query_index %}", "is false", "'<|im_end|>"}) {
+    std::string other = kQwen3;
+    other.insert(other.find(statement), "not ");
+    EXPECT_NE(Detect(other).find("--raw"), std::string::npos) << statement;
+  }
+}
+
+std::string Qwen3(const std::vector<ChatMessage>& messages, bool prompt, bool thinking = true) {
+  return RenderChat(ChatFormat::kQwen3, messages, prompt, thinking);
+}
+
+TEST(ChatTemplateTest, Qwen3Prompts) {
+  const std::string expected =
+      "<|im_start|>user\nU1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nU2<|im_end|>\n"
+      "<|im_start|>assistant\n";
+  EXPECT_EQ(Qwen3({{"user", "U1"}, {"assistant", "A1"}, {"user", "U2"}}, true), expected);
+  EXPECT_EQ(Qwen3({{"user", "U1"}, {"assistant", "<think>\nhm\n</think>\n\nA1"}, {"user", "U2"}}, true),
+            expected);
+  EXPECT_EQ(Qwen3({{"user", "U1"}, {"assistant", "A1"}, {"user", "U2"}}, true, false),
+            expected + "<think>\n\n</think>\n\n");
+  EXPECT_EQ(Qwen3({{"system", "S"}, {"user", "U"}}, true),
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n");
+}
+
+// targets.md §6.2: only turns after the last question show a think block, and the very last one always.
+TEST(ChatTemplateTest, Qwen3FinishedConversations) {
+  EXPECT_EQ(
+      Qwen3({{"user", "U1"}, {"assistant", "A1"}, {"user", "U2"}, {"assistant", "A2"}}, false),
+      "<|im_start|>user\nU1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nU2<|im_end|>"
+      "\n<|im_start|>assistant\n<think>\n\n</think>\n\nA2<|im_end|>\n");
+  const std::string user = "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n";
+  EXPECT_EQ(Qwen3({{"user", "U"}, {"assistant", "<think>\n\nR\n</think>\n\n\nA"}}, false),
+            user + "<think>\nR\n</think>\n\nA<|im_end|>\n");
+  EXPECT_EQ(Qwen3({{"user", "U"}, {"assistant", "A"}, {"assistant", "B"}}, false),
+            user + "A<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nB<|im_end|>\n");
+  EXPECT_EQ(Qwen3({{"assistant", "A"}}, false), "<|im_start|>assistant\nA<|im_end|>\n");
 }
 
 TEST(ChatTemplateTest, AnyOtherTemplateIsAnErrorThatNamesTheWayOut) {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <optional>
 
+#include "load/family.h"
 #include "load/printable.h"
 
 namespace dspark {
@@ -29,24 +30,28 @@ Status MustBe(const Gguf& gguf, std::string_view key, int required) {
                    required);
 }
 
+// An architecture's own key: "llama." + name.
+std::string Key(const ModelConfig& c, std::string_view name) {
+  return fmt::format("{}.{}", c.architecture, name);
+}
+
 Status ReadSizes(const Gguf& gguf, ModelConfig* c) {
-  DSPARK_ASSIGN_OR_RETURN(c->layers, Size(gguf, "llama.block_count"));
-  DSPARK_ASSIGN_OR_RETURN(c->max_context, Size(gguf, "llama.context_length"));
-  DSPARK_ASSIGN_OR_RETURN(c->d_model, Size(gguf, "llama.embedding_length"));
-  DSPARK_ASSIGN_OR_RETURN(c->d_ffn, Size(gguf, "llama.feed_forward_length"));
-  DSPARK_ASSIGN_OR_RETURN(c->heads, Size(gguf, "llama.attention.head_count"));
-  DSPARK_ASSIGN_OR_RETURN(c->kv_heads, Size(gguf, "llama.attention.head_count_kv", c->heads));
-  if (!gguf.FindKey("llama.attention.key_length") && c->d_model % c->heads != 0) {
+  DSPARK_ASSIGN_OR_RETURN(c->layers, Size(gguf, Key(*c, "block_count")));
+  DSPARK_ASSIGN_OR_RETURN(c->max_context, Size(gguf, Key(*c, "context_length")));
+  DSPARK_ASSIGN_OR_RETURN(c->d_model, Size(gguf, Key(*c, "embedding_length")));
+  DSPARK_ASSIGN_OR_RETURN(c->d_ffn, Size(gguf, Key(*c, "feed_forward_length")));
+  DSPARK_ASSIGN_OR_RETURN(c->heads, Size(gguf, Key(*c, "attention.head_count")));
+  DSPARK_ASSIGN_OR_RETURN(c->kv_heads, Size(gguf, Key(*c, "attention.head_count_kv"), c->heads));
+  if (!gguf.FindKey(Key(*c, "attention.key_length")) && c->d_model % c->heads != 0) {
     return MakeError("{}: an embedding of {} values cannot be split into {} heads; the file is damaged",
                      gguf.path, c->d_model, c->heads);
   }
-  DSPARK_ASSIGN_OR_RETURN(c->head_dim, Size(gguf, "llama.attention.key_length", c->d_model / c->heads));
-  DSPARK_RETURN_IF_ERROR(MustBe(gguf, "llama.attention.value_length", c->head_dim));
-  DSPARK_RETURN_IF_ERROR(MustBe(gguf, "llama.rope.dimension_count", c->head_dim));
-  DSPARK_ASSIGN_OR_RETURN(const int64_t experts, gguf.GetOr<int64_t>("llama.expert_count", 0));
+  DSPARK_ASSIGN_OR_RETURN(c->head_dim, Size(gguf, Key(*c, "attention.key_length"), c->d_model / c->heads));
+  DSPARK_RETURN_IF_ERROR(MustBe(gguf, Key(*c, "attention.value_length"), c->head_dim));
+  DSPARK_RETURN_IF_ERROR(MustBe(gguf, Key(*c, "rope.dimension_count"), c->head_dim));
+  DSPARK_ASSIGN_OR_RETURN(const int64_t experts, gguf.GetOr<int64_t>(Key(*c, "expert_count"), 0));
   if (experts != 0) {
-    return MakeError("{}: a mixture of {} experts; only dense Llama models are supported", gguf.path,
-                     experts);
+    return MakeError("{}: a mixture of {} experts; only dense models are supported", gguf.path, experts);
   }
   const TensorView* embedding = gguf.FindTensor("token_embd.weight");
   if (!embedding || embedding->shape.size() != 2 || embedding->shape[0] > std::numeric_limits<int>::max()) {
@@ -59,16 +64,15 @@ Status ReadSizes(const Gguf& gguf, ModelConfig* c) {
 }
 
 Status ReadRope(const Gguf& gguf, ModelConfig* c) {
-  DSPARK_ASSIGN_OR_RETURN(const double theta, gguf.GetOr<double>("llama.rope.freq_base", 10000));
+  DSPARK_ASSIGN_OR_RETURN(const double theta, gguf.GetOr<double>(Key(*c, "rope.freq_base"), 10000));
   c->rope_theta = float(theta);
-  c->rope_interleaved = true;  // llama.cpp's converter reorders the rows of q and k
   DSPARK_ASSIGN_OR_RETURN(const std::string_view type,
-                          gguf.GetOr<std::string_view>("llama.rope.scaling.type", "none"));
+                          gguf.GetOr<std::string_view>(Key(*c, "rope.scaling.type"), "none"));
   if (type != "none") {
     return MakeError(
-        "{}: metadata key llama.rope.scaling.type is {}; supported is none (and Llama 3's scaling as a "
+        "{}: metadata key {} is {}; supported is none (and Llama 3's scaling as a "
         "rope_freqs.weight tensor)",
-        gguf.path, Printable(type));
+        gguf.path, Key(*c, "rope.scaling.type"), Printable(type));
   }
   const TensorView* divisors = gguf.FindTensor("rope_freqs.weight");
   if (!divisors) return {};
@@ -82,16 +86,16 @@ Status ReadRope(const Gguf& gguf, ModelConfig* c) {
 }
 
 // The ids of control tokens that end a turn whether or not the file calls them eos.
-Result<std::vector<int32_t>> EndOfTurnTokens(const Gguf& gguf) {
+Result<std::vector<int32_t>> EndOfTurnTokens(const Gguf& gguf, const Family& family) {
   std::vector<int32_t> ids;
   using Strings = std::vector<std::string_view>;
   DSPARK_ASSIGN_OR_RETURN(const Strings tokens, gguf.GetOr<Strings>("tokenizer.ggml.tokens", {}));
   DSPARK_ASSIGN_OR_RETURN(const std::vector<int64_t> types,
                           gguf.GetOr<std::vector<int64_t>>("tokenizer.ggml.token_type", {}));
   for (size_t id = 0; id < std::min(tokens.size(), types.size()); ++id) {
-    if (types[id] == kControlToken && (tokens[id] == "<|im_end|>" || tokens[id] == "<|eot_id|>")) {
-      ids.push_back(int32_t(id));
-    }
+    const bool ends =
+        tokens[id] == "<|im_end|>" || tokens[id] == "<|eot_id|>" || tokens[id] == family.gguf_eos;
+    if (types[id] == kControlToken && ends) ids.push_back(int32_t(id));
   }
   return ids;
 }
@@ -106,10 +110,10 @@ Result<std::optional<int32_t>> TokenId(const Gguf& gguf, std::string_view key) {
   return std::optional<int32_t>(int32_t(id));
 }
 
-Status ReadEndTokens(const Gguf& gguf, ModelConfig* c) {
+Status ReadEndTokens(const Gguf& gguf, const Family& family, ModelConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(c->bos, TokenId(gguf, "tokenizer.ggml.bos_token_id"));
   DSPARK_ASSIGN_OR_RETURN(c->add_bos, gguf.GetOr<bool>("tokenizer.ggml.add_bos_token", false));
-  DSPARK_ASSIGN_OR_RETURN(c->eos, EndOfTurnTokens(gguf));
+  DSPARK_ASSIGN_OR_RETURN(c->eos, EndOfTurnTokens(gguf, family));
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
     DSPARK_ASSIGN_OR_RETURN(const std::optional<int32_t> id, TokenId(gguf, key));
     if (id) c->eos.push_back(*id);
@@ -125,18 +129,21 @@ Result<ModelConfig> ConfigFromGguf(const Gguf& gguf) {
   ModelConfig c;
   DSPARK_ASSIGN_OR_RETURN(const std::string_view architecture,
                           gguf.Get<std::string_view>("general.architecture"));
-  if (architecture != "llama") {
-    return MakeError("{}: architecture {} is not supported; this build runs llama (Llama, SmolLM2)",
-                     gguf.path, Printable(architecture));
+  const Family* family = FindFamily(&Family::gguf, architecture);
+  if (!family) {
+    return MakeError("{}: architecture {} is not supported; this build runs {}", gguf.path,
+                     Printable(architecture), FamilyNames(&Family::gguf));
   }
   DSPARK_ASSIGN_OR_RETURN(const std::string_view name, gguf.GetOr<std::string_view>("general.name", ""));
   c.architecture = architecture;
   c.name = name;
+  c.rope_interleaved = family->gguf_interleaved;
+  c.qk_norm = family->qk_norm;
   DSPARK_RETURN_IF_ERROR(ReadSizes(gguf, &c));
   DSPARK_RETURN_IF_ERROR(ReadRope(gguf, &c));
-  DSPARK_ASSIGN_OR_RETURN(const double eps, gguf.Get<double>("llama.attention.layer_norm_rms_epsilon"));
+  DSPARK_ASSIGN_OR_RETURN(const double eps, gguf.Get<double>(Key(c, "attention.layer_norm_rms_epsilon")));
   c.rms_eps = float(eps);
-  DSPARK_RETURN_IF_ERROR(ReadEndTokens(gguf, &c));
+  DSPARK_RETURN_IF_ERROR(ReadEndTokens(gguf, *family, &c));
   DSPARK_RETURN_IF_ERROR(CheckConfig(c, gguf.path));
   return c;
 }

@@ -9,9 +9,9 @@
 
 namespace dspark {
 
-// Architecture "llama" (keys as llama.cpp's converter writes them). The vocabulary size is the embedding's
-// row count. End tokens: eos_token_id, eot_token_id, and the control tokens <|im_end|> and <|eot_id|> where
-// the file has them.
+// An architecture of kFamilies (load/family.h), keys as llama.cpp's converter writes them. The vocabulary
+// size is the embedding's row count. End tokens: eos_token_id, eot_token_id, and the control tokens
+// <|im_end|>, <|eot_id|> and Family::gguf_eos where the file has them.
 Result<ModelConfig> ConfigFromGguf(const Gguf& gguf);
 
 }  // namespace dspark

@@ -1,11 +1,13 @@
 #include "load/hf_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <optional>
 
 #include "core/mapped_file.h"
+#include "load/family.h"
 #include "load/json_file.h"
 #include "load/printable.h"
 
@@ -81,10 +83,25 @@ struct Section {
   }
 };
 
-Status CheckArchitecture(const Section& config) {
+Result<const Family*> ReadFamily(const Section& config) {
   const Json* names = config.Find("architectures");
-  if (names && names->is_array() && names->size() == 1 && (*names)[0] == "LlamaForCausalLM") return {};
-  return config.Wrong("architectures", "[\"LlamaForCausalLM\"], the one this build runs");
+  if (names && names->is_array() && names->size() == 1 && (*names)[0].is_string()) {
+    const auto name = (*names)[0].get<std::string>();
+    if (const Family* family = FindFamily(&Family::hf, name)) return family;
+  }
+  return config.Wrong("architectures", "one of " + FamilyNames(&Family::hf));
+}
+
+// Attention that only looks back a window, in the older spelling and the newer.
+Status CheckFullAttention(const Section& config) {
+  DSPARK_ASSIGN_OR_RETURN(const bool windowed, config.Flag("use_sliding_window", false));
+  if (windowed) return config.Wrong("use_sliding_window", "false; windowed attention is not supported");
+  const Json* types = config.Find("layer_types");
+  if (!types) return {};
+  if (types->is_array() && std::ranges::all_of(*types, [](const Json& t) { return t == "full_attention"; })) {
+    return {};
+  }
+  return config.Wrong("layer_types", "full_attention throughout; other layers are not supported");
 }
 
 Status ReadSizes(const Section& config, ModelConfig* c) {
@@ -103,7 +120,7 @@ Status ReadSizes(const Section& config, ModelConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(c->tied_embeddings, config.Flag("tie_word_embeddings", false));
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     DSPARK_ASSIGN_OR_RETURN(const bool bias, config.Flag(key, false));
-    if (bias) return config.Wrong(key, "false; Llama models with biases are not supported");
+    if (bias) return config.Wrong(key, "false; models with biases are not supported");
   }
   DSPARK_ASSIGN_OR_RETURN(const std::string activation, config.Text("hidden_act", "silu"));
   if (activation != "silu") return config.Wrong("hidden_act", "silu");
@@ -159,8 +176,10 @@ Result<ModelConfig> ConfigFromHf(const std::string& dir) {
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
   const Section config{json, path};
   ModelConfig c;
-  DSPARK_RETURN_IF_ERROR(CheckArchitecture(config));
-  c.architecture = "llama";
+  DSPARK_ASSIGN_OR_RETURN(const Family* family, ReadFamily(config));
+  DSPARK_RETURN_IF_ERROR(CheckFullAttention(config));
+  c.architecture = family->gguf;
+  c.qk_norm = family->qk_norm;
   c.name = std::filesystem::path(dir).lexically_normal().filename().string();
   DSPARK_RETURN_IF_ERROR(ReadSizes(config, &c));
   DSPARK_RETURN_IF_ERROR(ReadRope(config, &c));

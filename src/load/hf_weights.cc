@@ -21,31 +21,11 @@ constexpr Name kLayerNames[] = {
     {"self_attn.k_proj.weight", "attn_k.weight"},      {"self_attn.v_proj.weight", "attn_v.weight"},
     {"self_attn.o_proj.weight", "attn_output.weight"}, {"post_attention_layernorm.weight", "ffn_norm.weight"},
     {"mlp.gate_proj.weight", "ffn_gate.weight"},       {"mlp.up_proj.weight", "ffn_up.weight"},
-    {"mlp.down_proj.weight", "ffn_down.weight"}};
+    {"mlp.down_proj.weight", "ffn_down.weight"},       {"self_attn.q_norm.weight", "attn_q_norm.weight"},
+    {"self_attn.k_norm.weight", "attn_k_norm.weight"}};
 
 // Frequencies that old checkpoints carry along; they follow from rope_theta.
 constexpr std::string_view kInverseFrequencies = ".self_attn.rotary_emb.inv_freq";
-
-// The files that hold the weights. Shard names come from a file and must stay inside the directory.
-Result<std::vector<std::string>> WeightFiles(const std::string& dir) {
-  const std::string single = dir + "/model.safetensors", index = dir + "/model.safetensors.index.json";
-  if (FileExists(single)) return std::vector<std::string>{single};
-  if (!FileExists(index)) {
-    return MakeError(
-        "{}: neither model.safetensors nor model.safetensors.index.json; is the download complete?", dir);
-  }
-  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonObject(index));
-  const auto map = json.find("weight_map");
-  if (map == json.end() || !map->is_object()) return MakeError("{}: key weight_map is missing", index);
-  std::set<std::string> files;
-  for (const auto& [tensor, file] : map->items()) {
-    if (!file.is_string() || file.get<std::string>().find('/') != std::string::npos) {
-      return MakeError("{}: tensor {} is not in a file of this directory", index, Printable(tensor));
-    }
-    files.insert(dir + "/" + file.get<std::string>());
-  }
-  return std::vector<std::string>(files.begin(), files.end());
-}
 
 Status AddTensors(const Safetensors& file, const std::string& path, bool tied,
                   MappedWeights::Tensors* tensors) {
@@ -53,7 +33,7 @@ Status AddTensors(const Safetensors& file, const std::string& path, bool tied,
     if (tensor.name.ends_with(kInverseFrequencies)) continue;
     const std::string name = LlamaCppName(tensor.name);
     if (name.empty()) {
-      return MakeError("{}: tensor {} does not belong to a plain Llama model; this variant is not supported",
+      return MakeError("{}: tensor {} does not belong to a dense decoder; this variant is not supported",
                        path, Printable(tensor.name));
     }
     if (tied && name == "output.weight") continue;
@@ -71,6 +51,31 @@ Status AddTensors(const Safetensors& file, const std::string& path, bool tied,
 
 }  // namespace
 
+Result<std::vector<std::string>> HfWeightFiles(const std::string& dir) {
+  const std::string single = dir + "/model.safetensors", index = dir + "/model.safetensors.index.json";
+  if (FileExists(single)) return std::vector<std::string>{single};
+  if (!FileExists(index)) {
+    return MakeError(
+        "{}: neither model.safetensors nor model.safetensors.index.json; is the download complete?", dir);
+  }
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonObject(index));
+  const auto map = json.find("weight_map");
+  if (map == json.end() || !map->is_object()) return MakeError("{}: key weight_map is missing", index);
+  std::set<std::string> files;
+  for (const auto& [tensor, file] : map->items()) {
+    if (!file.is_string() || file.get<std::string>().find('/') != std::string::npos) {
+      return MakeError("{}: tensor {} is not in a file of this directory", index, Printable(tensor));
+    }
+    const std::string shard = dir + "/" + file.get<std::string>();
+    if (!FileExists(shard)) {
+      return MakeError("{}: the file {} is not there; is the download complete?", index,
+                       Printable(file.get<std::string>()));
+    }
+    files.insert(shard);
+  }
+  return std::vector<std::string>(files.begin(), files.end());
+}
+
 std::string LlamaCppName(std::string_view hf_name) {
   for (const auto& [theirs, ours] : kWholeNames) {
     if (hf_name == theirs) return std::string(ours);
@@ -87,7 +92,7 @@ std::string LlamaCppName(std::string_view hf_name) {
 }
 
 Result<std::unique_ptr<MappedWeights>> OpenHfWeights(const std::string& dir, const ModelConfig& config) {
-  DSPARK_ASSIGN_OR_RETURN(const std::vector<std::string> paths, WeightFiles(dir));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<std::string> paths, HfWeightFiles(dir));
   std::vector<MappedFile> files;
   MappedWeights::Tensors tensors;
   for (const std::string& path : paths) {

@@ -8,10 +8,12 @@
 
 #include "core/mapped_file.h"
 #include "golden_tensors.h"
+#include "load/chat_template.h"
 #include "load/gguf.h"
 #include "load/gguf_model.h"
 #include "load/gguf_tokenizer.h"
 #include "load/json_file.h"
+#include "load/model_files.h"
 #include "load/model_listing.h"
 #include "test_data.h"
 
@@ -63,6 +65,29 @@ void ExpectGolden(const Gguf& gguf, const std::string& key, const nlohmann::json
   ASSERT_EQ(value->count, golden.value("count", first.size()));
   for (size_t i = 0; i < first.size(); ++i) expect(i, first[i]);
   for (size_t i = 0; i < last.size(); ++i) expect(value->count - last.size() + i, last[i]);
+}
+
+// The trained tiny Qwen3's directory: its template, its tokenizer, and both together.
+TEST(GoldenChat, TextAndIdsOfADirectory) {
+  DSPARK_SKIP_WITHOUT_GOLDEN("drafters/target_qwen3");
+  const auto model = OpenModel(test::GoldenDir() + "/drafters/target_qwen3");
+  ASSERT_TRUE(model.ok()) << model.error().text;
+  EXPECT_THAT(model->config.eos, testing::ElementsAre(510, 508));
+  const auto format = DetectChatFormat(model->chat_template);
+  ASSERT_TRUE(format.ok()) << format.error().text;
+  EXPECT_EQ(*format, ChatFormat::kChatMl);
+  const auto json = ReadJsonObject(test::GoldenDir() + "/drafters/chat_parse.json");
+  ASSERT_TRUE(json.ok()) << json.error().text;
+  for (const auto& golden : (*json)["eval_prompts"]) {
+    const std::string text = RenderChat(*format, {{"user", golden["user"]}}, true);
+    EXPECT_EQ(text, golden["text"].get<std::string>());
+    EXPECT_EQ(model->tokenizer->Encode(text, true), golden["input_ids"].get<std::vector<int32_t>>());
+  }
+  for (const auto& golden : (*json)["encode"]) {
+    const auto ids = golden["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(model->tokenizer->Encode(golden["text"].get<std::string>(), true), ids);
+    EXPECT_EQ(model->tokenizer->Decode(ids, false), golden["decoded"].get<std::string>());
+  }
 }
 
 // The default model's file, mapped and parsed.
@@ -160,7 +185,7 @@ TEST_F(ModelGguf, ConfigurationAndTokenizerAreSmolLm2) {
 }
 
 TEST_F(ModelGguf, ListingShowsKeysAndTensors) {
-  const auto listing = ListModelFile(test::DefaultModelPath());
+  const auto listing = ListModel(test::DefaultModelPath());
   ASSERT_TRUE(listing.ok()) << listing.error().text;
   EXPECT_EQ(listing->format, "GGUF v3");
   EXPECT_EQ(listing->file_bytes, 98362432u);

@@ -34,8 +34,8 @@ class MappedWeights : public TensorSource {
   Tensors tensors_;
 };
 
-// Checks that exactly the tensors of a plain Llama of this configuration are there, each of its shape: a
+// Checks that exactly the tensors of a dense decoder of this configuration are there, each of its shape: a
 // missing one cannot be run, and one too many (a bias, an expert) would be left out silently.
-Status CheckLlamaTensors(const ModelConfig& config, const MappedWeights& weights);
+Status CheckTensors(const ModelConfig& config, const MappedWeights& weights);
 
 }  // namespace dspark

@@ -18,7 +18,7 @@ struct RopeScaling {
 };
 
 struct ModelConfig {
-  std::string architecture;  // "llama" (SmolLM2 too)
+  std::string architecture;  // "llama" (SmolLM2 too), "qwen3": Family::gguf
   std::string name;          // for people
   int layers = 0;            // L
   int d_model = 0;           // d
@@ -35,6 +35,7 @@ struct ModelConfig {
   // rope_scaling.
   std::vector<float> rope_freq_divisors;
   bool rope_interleaved = false;  // q/k rows stored for pairs (2i, 2i+1) instead of (i, i + hd/2)
+  bool qk_norm = false;           // every head of q and k is RMS-normalised before rope
   bool tied_embeddings = false;   // no output matrix: the head is the embedding
   std::vector<int32_t> eos;       // every token that ends a reply
   std::optional<int32_t> bos;

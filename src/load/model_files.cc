@@ -48,7 +48,7 @@ Result<ModelFiles> OpenGguf(const std::string& path) {
   std::vector<MappedFile> files;
   files.push_back(std::move(file));
   auto weights = std::make_unique<MappedWeights>(path, std::move(files), std::move(tensors));
-  DSPARK_RETURN_IF_ERROR(CheckLlamaTensors(model.config, *weights));
+  DSPARK_RETURN_IF_ERROR(CheckTensors(model.config, *weights));
   model.weights = std::move(weights);
   return model;
 }
@@ -61,7 +61,7 @@ Result<ModelFiles> OpenDirectory(const std::string& dir) {
   ModelFiles model;
   DSPARK_ASSIGN_OR_RETURN(model.config, ConfigFromHf(dir));
   DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<MappedWeights> weights, OpenHfWeights(dir, model.config));
-  DSPARK_RETURN_IF_ERROR(CheckLlamaTensors(model.config, *weights));
+  DSPARK_RETURN_IF_ERROR(CheckTensors(model.config, *weights));
   model.weights = std::move(weights);
   DSPARK_ASSIGN_OR_RETURN(model.chat_template, ChatTemplateFromHf(dir));
   if (const std::string path = dir + "/tokenizer.json"; FileExists(path)) {

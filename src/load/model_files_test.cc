@@ -8,6 +8,7 @@
 
 #include "golden_tensors.h"
 #include "load/hf_weights.h"
+#include "load/model_listing.h"
 #include "test_data.h"
 #include "tiny_gguf.h"
 
@@ -90,7 +91,7 @@ TEST(OpenModel, TensorsMustBeThoseOfALlama) {
   EXPECT_THAT(error_with([](auto& b) {
                 b.tensors.push_back({"blk.0.attn_q.bias", 0, {1}, "1234", {}});
               }),
-              HasSubstr("tensor blk.0.attn_q.bias does not belong to a plain Llama"));
+              HasSubstr("tensor blk.0.attn_q.bias does not belong to a dense llama model"));
   EXPECT_THAT(error_with([](auto& b) { b.U32("llama.block_count", 1 << 20); }),
               HasSubstr("1048576 layers but only 20 tensors"));
   EXPECT_THAT(error_with([](auto& b) {
@@ -222,7 +223,7 @@ TEST_F(GoldenDirectory, BrokenConfigsEndInOneLineThatNamesTheKey) {
     const char *from, *to, *message;
   } cases[] = {
       {"LlamaForCausalLM", "MistralForCausalLM",
-       "key architectures is [\"MistralForCausalLM\"], expected [\"LlamaFor"},
+       "key architectures is [\"MistralForCausalLM\"], expected one of LlamaFor"},
       {"\"hidden_size\": 48", "\"hidden_size\": -48", "key hidden_size is -48, expected a size"},
       {"\"hidden_size\": 48", "\"hidden\": 48", "key hidden_size is missing, expected a size"},
       {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "4 heads cannot share 3 KV heads"},
@@ -273,10 +274,105 @@ TEST_F(GoldenDirectory, ShardsAreReadThroughTheIndex) {
   EXPECT_THAT(ErrorOf(dir), HasSubstr("tensor a is not in a file of this directory"));
 }
 
+// A Qwen3 directory of two shards, as published ones are.
+class GoldenShards : public testing::Test {
+ protected:
+  void SetUp() override { DSPARK_SKIP_WITHOUT_GOLDEN("targets/qwen3_tied"); }
+  static constexpr const char* kIndex = "/model.safetensors.index.json";
+  static constexpr const char* kLast = "/model-00002-of-00002.safetensors";
+
+  // A copy that may be broken.
+  static std::string Copy() {
+    const std::string dir = TempDir("shards");
+    fs::copy(test::GoldenDir() + "/targets/qwen3_tied", dir, fs::copy_options::recursive);
+    for (const auto& file : fs::directory_iterator(dir)) {
+      fs::permissions(file, fs::perms::owner_write, fs::perm_options::add);
+    }
+    return dir;
+  }
+  static std::string Text(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  // The error after `from` became `to` (of equal length in a shard) in a file.
+  static std::string ErrorWith(const char* file, const std::string& from, const std::string& to) {
+    const std::string dir = Copy();
+    std::string text = Text(dir + file);
+    const size_t place = text.find(from);
+    DSPARK_CHECK(place != std::string::npos);
+    WriteFile(dir + file, text.replace(place, from.size(), to));
+    const std::string error = ErrorOf(dir);
+    EXPECT_EQ(error.find('\n'), std::string::npos);
+    return error;
+  }
+};
+
+TEST_F(GoldenShards, Qwen3Opens) {
+  const std::string dir = test::GoldenDir() + "/targets/qwen3_tied";
+  const auto model = OpenModel(dir);
+  ASSERT_TRUE(model.ok()) << model.error().text;
+  const ModelConfig& c = model->config;
+  EXPECT_EQ(c.architecture, "qwen3");
+  EXPECT_EQ(c.heads, 6);
+  EXPECT_EQ(c.head_dim, 16);
+  EXPECT_EQ(c.d_model, 64);
+  EXPECT_EQ(c.rope_theta, 1e6f);
+  EXPECT_TRUE(c.qk_norm);
+  EXPECT_TRUE(c.tied_embeddings);
+  EXPECT_FALSE(c.rope_interleaved);
+  EXPECT_THAT(c.eos, ElementsAre(511));
+  EXPECT_EQ(model->weights->Find("blk.2.attn_k_norm.weight")->shape, std::vector<int64_t>{16});
+  const auto listing = ListModel(dir);
+  ASSERT_TRUE(listing.ok());
+  EXPECT_EQ(listing->tensors.size(), 3 * 11 + 2u);
+  EXPECT_EQ(listing->file_bytes,
+            fs::file_size(dir + "/model-00001-of-00002.safetensors") + fs::file_size(dir + kLast));
+}
+
+TEST_F(GoldenShards, ErrorsAreOneLine) {
+  EXPECT_THAT(
+      ErrorWith(kIndex, "00002-of-00002", "00003-of-00003"),
+      HasSubstr("model.safetensors.index.json: the file model-00003-of-00003.safetensors is not there"));
+  EXPECT_THAT(ErrorWith(kIndex, "{", "("), HasSubstr("model.safetensors.index.json: "));
+  EXPECT_THAT(ErrorWith(kLast, "model.norm.weight", "model.normal.size"),
+              HasSubstr("00002.safetensors: tensor model.normal.size does not belong to a dense decoder"));
+  EXPECT_THAT(ErrorWith("/config.json", "\"head_dim\": 16", "\"head_dim\": 32"),
+              HasSubstr("k_proj.weight has shape [48, 64], the configuration asks for [96, 64]"));
+  EXPECT_THAT(ErrorWith("/config.json", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4"),
+              HasSubstr("tensor blk.3.attn_k.weight is missing"));
+  EXPECT_THAT(ErrorWith("/config.json", "\"use_sliding_window\": false", "\"use_sliding_window\": true"),
+              HasSubstr("key use_sliding_window is true, expected false"));
+  EXPECT_THAT(ErrorWith("/config.json", "\"full_attention\"", "\"sliding_attention\""),
+              HasSubstr("key layer_types is [\"sliding_attention\""));
+  EXPECT_THAT(ErrorWith("/config.json", "Qwen3ForCausalLM", "LlamaForCausalLM"),
+              HasSubstr("k_norm.weight does not belong to a dense llama model"));
+  const std::string dir = Copy();
+  fs::resize_file(dir + kLast, fs::file_size(dir + kLast) - 1);
+  EXPECT_THAT(ErrorOf(dir), HasSubstr("00002-of-00002.safetensors: "));
+}
+
+TEST(OpenModel, Qwen3Gguf) {
+  const test::TinyLlama shape{.architecture = "qwen3", .head_dim = 32};
+  test::GgufBuilder b = test::BuildTinyLlama(1, shape);
+  const std::string path = TempDir("qwen3") + "/x.gguf";
+  const auto model = OpenModel(WriteFile(path, b.Build()));
+  ASSERT_TRUE(model.ok()) << model.error().text;
+  EXPECT_TRUE(model->config.qk_norm);
+  EXPECT_FALSE(model->config.rope_interleaved);
+  EXPECT_EQ(model->config.head_dim, 32);
+  // <|endoftext|> ends a Qwen3 reply too, as its generation_config.json says.
+  EXPECT_THAT(model->config.eos, ElementsAre(0, 2));
+  std::erase_if(b.tensors, [](const auto& tensor) { return tensor.name == "blk.1.attn_q_norm.weight"; });
+  EXPECT_THAT(ErrorOf(WriteFile(path, b.Build())), HasSubstr("tensor blk.1.attn_q_norm.weight is missing"));
+  b.Remove("qwen3.attention.head_count");
+  EXPECT_THAT(ErrorOf(WriteFile(path, b.Build())), HasSubstr("qwen3.attention.head_count"));
+}
+
 TEST(LlamaCppName, TranslatesOnlyLlamaNames) {
   EXPECT_EQ(LlamaCppName("model.embed_tokens.weight"), "token_embd.weight");
   EXPECT_EQ(LlamaCppName("model.layers.12.self_attn.o_proj.weight"), "blk.12.attn_output.weight");
   EXPECT_EQ(LlamaCppName("model.layers.0.post_attention_layernorm.weight"), "blk.0.ffn_norm.weight");
+  EXPECT_EQ(LlamaCppName("model.layers.5.self_attn.q_norm.weight"), "blk.5.attn_q_norm.weight");
   for (const char* name :
        {"", "model.layers", "model.layers.", "model.layers.x.mlp.up_proj.weight", "model.layers.1",
         "model.layers.1.self_attn.q_proj.bias", "model.layers..mlp.up_proj.weight"}) {

@@ -1,9 +1,12 @@
 #include "load/model_listing.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <iterator>
 
 #include "core/mapped_file.h"
 #include "load/gguf.h"
+#include "load/hf_weights.h"
 #include "load/printable.h"
 #include "load/safetensors.h"
 
@@ -33,9 +36,7 @@ ModelListing List(const Gguf& gguf, uint64_t file_bytes) {
   return listing;
 }
 
-}  // namespace
-
-Result<ModelListing> ListModelFile(const std::string& path) {
+Result<ModelListing> ListFile(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
   if (LooksLikeGguf(file.bytes())) {
     DSPARK_ASSIGN_OR_RETURN(const Gguf gguf, ParseGguf(file.bytes(), path));
@@ -47,6 +48,21 @@ Result<ModelListing> ListModelFile(const std::string& path) {
     listing.tensors.push_back({Printable(t.name), std::string(t.dtype), t.shape, t.bytes.size()});
   }
   return listing;
+}
+
+}  // namespace
+
+Result<ModelListing> ListModel(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) return ListFile(path);
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<std::string> files, HfWeightFiles(path));
+  ModelListing all{"safetensors", 0, {}, {}};
+  for (const std::string& file : files) {
+    DSPARK_ASSIGN_OR_RETURN(ModelListing listing, ListFile(file));
+    all.file_bytes += listing.file_bytes;
+    std::ranges::move(listing.tensors, std::back_inserter(all.tensors));
+  }
+  return all;
 }
 
 }  // namespace dspark

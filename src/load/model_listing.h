@@ -29,7 +29,8 @@ struct ModelListing {
   std::vector<ListedTensor> tensors;
 };
 
-// Lists a GGUF or a safetensors file. Error: as ParseGguf and ParseSafetensors.
-Result<ModelListing> ListModelFile(const std::string& path);
+// Lists a GGUF or a safetensors file, or all safetensors of a Hugging Face directory. Error: as ParseGguf,
+// ParseSafetensors and HfWeightFiles.
+Result<ModelListing> ListModel(const std::string& path);
 
 }  // namespace dspark

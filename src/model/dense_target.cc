@@ -26,11 +26,6 @@ AttentionShape ShapeOf(const ModelConfig& c, const TargetLimits& limits) {
           .scale = 1 / std::sqrt(float(c.head_dim))};
 }
 
-bool IsQuantized(const PackedMatrix& w) {
-  return w.format() == WeightFormat::kInt8 || w.format() == WeightFormat::kInt4 ||
-         w.format() == WeightFormat::kInt4Min;
-}
-
 }  // namespace
 
 DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, ThreadPool& pool,
@@ -57,11 +52,12 @@ DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, Thread
       logits_stride_(PadStride(config.vocab)),
       attention_(shape_, kSliceRows, limits.max_context, pool.threads()) {
   for (const LayerWeights& w : weights_.layers) {
-    for (const PackedMatrix* m : {&w.wq, &w.wk, &w.wv, &w.gate, &w.up}) normed_int8_ |= IsQuantized(*m);
-    attended_int8_ |= IsQuantized(w.wo);
-    hidden_int8_ |= IsQuantized(w.down);
+    for (const PackedMatrix* m : {&w.wq, &w.wk, &w.wv, &w.gate, &w.up})
+      normed_int8_ |= IsQuantized(m->format());
+    attended_int8_ |= IsQuantized(w.wo.format());
+    hidden_int8_ |= IsQuantized(w.down.format());
   }
-  head_int8_ = IsQuantized(weights_.head());
+  head_int8_ = IsQuantized(weights_.head().format());
 }
 
 size_t DenseTarget::WorkspaceBytes() const {
@@ -178,16 +174,23 @@ void DenseTarget::AttentionBlock(Worker& worker, int layer) {
 }
 
 void DenseTarget::RotateAndStore(Worker& worker, int layer) {
+  const LayerWeights& w = weights_.layers[layer];
   const Range rows = worker.Share(int(tokens_.size()));
   for (int r = rows.begin; r < rows.end; ++r) {
-    const float* cos_sin = rope_.Row(positions_[r]);
-    Rope(worker.isa(), q_.data() + r * qkv_stride_, config_.heads, config_.head_dim, cos_sin,
-         config_.rope_interleaved);
-    Rope(worker.isa(), k_.data() + r * qkv_stride_, config_.kv_heads, config_.head_dim, cos_sin,
-         config_.rope_interleaved);
+    NormAndRotate(q_.data() + r * qkv_stride_, config_.heads, w.q_norm, positions_[r]);
+    NormAndRotate(k_.data() + r * qkv_stride_, config_.kv_heads, w.k_norm, positions_[r]);
   }
   worker.Barrier();
   StoreKv(worker, shape_.layout, layer, attention_segments_, k_.data(), v_.data(), qkv_stride_);
+}
+
+// One row of q or k: RMS(head; norm) of every head where the family has it, then rope.
+void DenseTarget::NormAndRotate(float* x, int heads, const std::vector<float>& norm, int position) const {
+  for (int h = 0; h < heads && !norm.empty(); ++h) {
+    float* head = x + h * config_.head_dim;
+    RmsNorm(pool_.isa(), head, norm.data(), config_.head_dim, config_.rms_eps, head);
+  }
+  Rope(pool_.isa(), x, heads, config_.head_dim, rope_.Row(position), config_.rope_interleaved);
 }
 
 // x += Wd · (silu(Wg · n) ⊙ Wu · n), n = RMS(x)
@@ -235,7 +238,7 @@ void DenseTarget::Tap(const Worker& worker, int slot) {
 
 Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool,
                                            const TargetLimits& limits) {
-  DSPARK_ASSIGN_OR_RETURN(ModelWeights weights, PackWeights(files, pool));
+  DSPARK_ASSIGN_OR_RETURN(ModelWeights weights, PackWeights(files, pool, limits.weights));
   return std::unique_ptr<Target>(
       std::make_unique<DenseTarget>(files.config, std::move(weights), pool, limits));
 }

@@ -1,4 +1,4 @@
-// The dense decoder-only transformer (Llama, SmolLM2): targets.md §3.
+// The dense decoder-only transformer (Llama, SmolLM2, Qwen3): targets.md §2–3.
 #pragma once
 
 #include <vector>
@@ -34,6 +34,7 @@ class DenseTarget : public Target {
   void Head(Worker& worker);
   void Norm(const Worker& worker, const std::vector<float>& weight);
   void RotateAndStore(Worker& worker, int layer);
+  void NormAndRotate(float* x, int heads, const std::vector<float>& norm, int position) const;
   void Tap(const Worker& worker, int slot);
 
   const ModelConfig config_;

@@ -7,10 +7,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "core/result.h"
 #include "core/thread_pool.h"
+#include "kernels/matmul.h"
 #include "kv/block_pool.h"
 #include "load/model_files.h"
 
@@ -40,6 +42,8 @@ struct TargetLimits {
   int max_taps = 0;         // layers tapped in one Forward
   int block_tokens = 32;    // positions of a KV block
   KvType kv_type = KvType::kF16;
+  // What matrices are packed as (PackWeights); none: as in the file.
+  std::optional<WeightFormat> weights = {};
 };
 
 struct TargetMemory {
