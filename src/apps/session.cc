@@ -50,9 +50,10 @@ std::string CostPath(const std::string& model, const Session& session) {
   const auto size =
       std::filesystem::is_regular_file(path, ignored) ? std::filesystem::file_size(path, ignored) : 0;
   const auto time = std::filesystem::last_write_time(path, ignored).time_since_epoch().count();
-  const auto weights = session.target->limits().weights;
-  const size_t key = std::hash<std::string>{}(
-      fmt::format("{}|{}|{}|{}", path.string(), size, time, weights ? int(*weights) : -1));
+  const TargetLimits& limits = session.target->limits();
+  const size_t key =
+      std::hash<std::string>{}(fmt::format("{}|{}|{}|{}|{}", path.string(), size, time, limits.max_context,
+                                           limits.weights ? int(*limits.weights) : -1));
   const bool wide = session.target->kv_layout().type == KvType::kF32;
   return fmt::format("{}/costs/{:016x}-{}-t{}{}.json", CacheDirectory(), key, IsaName(session.pool->isa()),
                      session.pool->threads(), wide ? "-kv32" : "");

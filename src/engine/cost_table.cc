@@ -51,15 +51,15 @@ void CostTable::Observe(int rows, double ms) {
 
 CostTable MeasureCosts(Target& target, BlockPool& blocks) {
   const int widest = std::min(target.limits().max_rows, target.limits().max_logit_rows);
+  // A short context, or a pool too small for the usual depth, is measured from an empty context.
+  KvTable kv(blocks);
+  const int context = target.limits().max_context;
+  const int depth = context >= kDepth + widest && kv.Reserve(kDepth + widest) ? kDepth : 0;
   std::vector<int> widths;
   for (int rows : kWidths) {
-    if (rows <= widest && kDepth + rows <= target.limits().max_context) widths.push_back(rows);
+    if (rows <= widest && depth + rows <= context && kv.Reserve(depth + rows)) widths.push_back(rows);
   }
-  KvTable kv(blocks);
-  // A pool or context too small for the usual depth is measured from an empty context.
-  const int depth = kv.Reserve(kDepth + widths.back()) ? kDepth : 0;
-  while (depth == 0 && widths.size() > 1 && !kv.Reserve(widths.back())) widths.pop_back();
-
+  DSPARK_CHECK(!widths.empty());  // a pool holds one row at least
   std::vector<int32_t> tokens(std::max(depth, widths.back()), 1);
   if (depth > 0) {
     for (int done = 0; done < depth; done += target.limits().max_rows) {
