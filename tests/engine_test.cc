@@ -99,7 +99,7 @@ class ScriptedDrafter : public Drafter {
     }
   }
   void Observe(std::span<const ObservedRows> rows) override {
-    for (const ObservedRows& r : rows) state_[r.sequence].generated += r.tokens.size();
+    for (const ObservedRows& r : rows) state_[r.sequence].generated += size_t(r.committed);
   }
   void End(SequenceId id) override { EXPECT_EQ(state_.erase(id), 1u); }
   size_t open() const { return state_.size(); }

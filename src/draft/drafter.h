@@ -1,8 +1,11 @@
 // A drafter proposes; what it proposes never changes what the text may be, only how fast it comes.
 //
-// Life of a sequence: Begin with the prompt, then rounds of Propose and Observe, then End.
+// Life of a sequence: Begin, then steps of Propose and Observe, then End. Observe sees every row that entered
+// the target's K/V for good, once and in order: the prompt's rows, then of each round the newest token's row
+// and those of its accepted drafts.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -12,15 +15,30 @@ namespace dspark {
 
 using SequenceId = int64_t;
 
+// Turns draft logits into a draft: the one place where q is made, so that q is exactly what was drawn from.
+class DraftSampler {
+ public:
+  virtual ~DraftSampler() = default;
+  // Draws the next draft of `proposal` among candidates (`ids` distinct, `logits` may be overwritten),
+  // appends the token, and q unless it is one-hot. Returns the token.
+  virtual int32_t Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) = 0;
+};
+
 struct ProposeRequest {
   SequenceId sequence = 0;
-  int max_tokens = 0;            // propose at most this many
-  Proposal* proposal = nullptr;  // cleared by the caller
+  int max_tokens = 0;               // propose at most this many
+  Proposal* proposal = nullptr;     // cleared by the caller
+  DraftSampler* sampler = nullptr;  // null: greedy, each draft is the argmax (lowest id on ties)
+  bool free_only = false;           // only what needs no model: prompt lookup
 };
 
 struct ObservedRows {
   SequenceId sequence = 0;
-  std::span<const int32_t> tokens;  // committed this round: accepted drafts, then the extra token
+  int position = 0;               // of the first row
+  std::span<const int32_t> next;  // [rows]: the token after each row
+  int committed = 0;              // how many of these, the last ones, are new text; 0 inside a prompt
+  const float* taps = nullptr;    // [rows, tap_layers().size() * d]
+  size_t taps_stride = 0;
 };
 
 class Drafter {
@@ -28,8 +46,16 @@ class Drafter {
   virtual ~Drafter() = default;
   // The longest proposal it can make.
   virtual int max_tokens() const = 0;
+  // What Observe wants to see of the target (Target::Forward's tap_layers). Constant.
+  virtual std::span<const int> tap_layers() const { return {}; }
+  // False when proposing costs nothing worth counting.
+  virtual bool runs_model() const { return false; }
+  // Bytes of weights, and of K/V and workspace.
+  virtual size_t weight_bytes() const { return 0; }
+  virtual size_t workspace_bytes() const { return 0; }
+
   virtual void Begin(SequenceId sequence, std::span<const int32_t> prompt) = 0;
-  // One call drafts for all sequences of the step.
+  // One call drafts for all sequences of the step. All their rows but the newest token's have been observed.
   virtual void Propose(std::span<ProposeRequest> requests) = 0;
   virtual void Observe(std::span<const ObservedRows> rows) = 0;
   virtual void End(SequenceId sequence) = 0;

@@ -159,7 +159,7 @@ void PromptLookup::Propose(std::span<ProposeRequest> requests) {
 }
 
 void PromptLookup::Observe(std::span<const ObservedRows> rows) {
-  for (const ObservedRows& row : rows) TextOf(row.sequence).Append(row.tokens);
+  for (const ObservedRows& row : rows) TextOf(row.sequence).Append(row.next.last(size_t(row.committed)));
 }
 
 void PromptLookup::End(SequenceId sequence) {

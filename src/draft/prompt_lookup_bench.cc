@@ -36,7 +36,8 @@ void BM_Round(benchmark::State& state) {
     proposal.Clear();
     ProposeRequest request{1, 16, &proposal};
     lookup.Propose({&request, 1});
-    const ObservedRows rows{1, std::span(next).subspan(i++ % next.size(), 1)};
+    const ObservedRows rows{
+        .sequence = 1, .next = std::span(next).subspan(i++ % next.size(), 1), .committed = 1};
     lookup.Observe({&rows, 1});
   }
 }

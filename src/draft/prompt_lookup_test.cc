@@ -26,7 +26,7 @@ Proposal ProposeFor(PromptLookup& lookup, SequenceId sequence, int max_tokens = 
 }
 
 void Append(PromptLookup& lookup, SequenceId sequence, const std::vector<int32_t>& tokens) {
-  const ObservedRows rows{sequence, tokens};
+  const ObservedRows rows{.sequence = sequence, .next = tokens, .committed = int(tokens.size())};
   lookup.Observe({&rows, 1});
 }
 
@@ -192,7 +192,8 @@ TEST(PromptLookup, SequencesDoNotSeeEachOther) {
   EXPECT_THAT(proposals[2].tokens, IsEmpty());
 
   const std::vector<int32_t> one = {3, 8}, two = {4, 1, 2, 4};
-  const ObservedRows rows[] = {{1, one}, {2, two}};
+  const ObservedRows rows[] = {{.sequence = 1, .next = one, .committed = int(one.size())},
+                               {.sequence = 2, .next = two, .committed = int(two.size())}};
   lookup.Observe(rows);
   EXPECT_EQ(ProposeFor(lookup, 1).size(), 0);
   EXPECT_EQ(ProposeFor(lookup, 2).match_length, 6);

@@ -53,6 +53,7 @@ class Engine {
     Sequence* sequence;
     int rows = 0;          // pending tokens run this step
     bool commits = false;  // runs the last pending token: tokens come out
+    int first_row = 0;     // of the batch
     int first_logit = 0;   // the batch's logit row that belongs to the last pending token
     AcceptResult result{};
   };

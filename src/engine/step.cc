@@ -131,12 +131,14 @@ ForwardOutput Engine::Forward() {
                          .position = sequence.computed,
                          .kv = &sequence.kv,
                          .logits_from = slot.commits ? slot.rows - 1 : rows});
+    slot.first_row = int(offset);
     slot.first_logit = logit_rows;
     logit_rows += slot.commits ? 1 + sequence.proposal.size() : 0;
     offset += rows;
   }
   const double start = NowMs();
-  const ForwardOutput output = target_.Forward(segments_, {});
+  const ForwardOutput output =
+      target_.Forward(segments_, drafter_ ? drafter_->tap_layers() : std::span<const int>());
   verify_ms_ = NowMs() - start;
   // Only steps of the shape that was measured: one pending token a sequence, and its drafts.
   const bool decoding =
@@ -183,13 +185,17 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
 void Engine::Commit(const ForwardOutput& output) {
   observed_.clear();
   for (Slot& slot : slots_) {
+    const int position = slot.sequence->computed;
     CommitSlot(slot, output);
-    if (slot.commits && drafter_ && slot.sequence->request.speculate &&
-        slot.sequence->finish == FinishReason::kNone) {
-      const size_t kept = slot.result.accepted + 1;
-      const auto& tokens = slot.sequence->tokens;
-      observed_.push_back({slot.sequence->id, std::span(tokens).last(kept)});
-    }
+    const Sequence& sequence = *slot.sequence;
+    if (!drafter_ || !sequence.request.speculate || sequence.finish != FinishReason::kNone) continue;
+    const int rows = sequence.computed - position;
+    observed_.push_back({.sequence = sequence.id,
+                         .position = position,
+                         .next = std::span(sequence.tokens).subspan(size_t(position) + 1, size_t(rows)),
+                         .committed = slot.commits ? slot.result.accepted + 1 : 0,
+                         .taps = output.taps + size_t(slot.first_row) * output.taps_stride,
+                         .taps_stride = output.taps_stride});
   }
   if (!observed_.empty()) drafter_->Observe(observed_);
 }

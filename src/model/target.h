@@ -57,10 +57,14 @@ class Target {
   virtual const TargetLimits& limits() const = 0;
   virtual KvLayout kv_layout() const = 0;
   virtual TargetMemory memory() const = 0;
+  // For drafters that share them. embedding: [V, d]; head: [V, d], the embedding where they are tied.
+  virtual const PackedMatrix& embedding() const = 0;
+  virtual const PackedMatrix& head() const = 0;
   virtual Isa isa() const = 0;  // of its thread pool
 
   // Runs every segment. Segments' rows add up to at most limits().max_rows. `tap_layers` are strictly
-  // increasing layer indices 0 … L-1 (drafters.md §1.1), empty for none; -1 is the embedding.
+  // increasing layer indices 0 … L-1 (drafters.md §1.1), empty for none; -1 is the embedding, L the final
+  // norm's output (what MTP reads).
   virtual ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) = 0;
 };
 
