@@ -116,16 +116,13 @@ class ScriptedDrafter : public Drafter {
       proposal->tokens.push_back(script[at]);
     } else if (kind_ == Kind::kSampled) {
       // Drawn from q: a few tokens the target likes too, with weights of their own.
-      SparseDistribution q;
-      for (const int32_t token : candidates_) {
-        q.ids.push_back(token);
-        q.probs.push_back(float(1 + token % 3));
-      }
-      const float sum = std::accumulate(q.probs.begin(), q.probs.end(), 0.0f);
-      for (float& p : q.probs) p /= sum;
-      std::discrete_distribution<size_t> draw(q.probs.begin(), q.probs.end());
-      proposal->tokens.push_back(q.ids[draw(random_)]);
-      proposal->q.push_back(std::move(q));
+      const std::vector<int32_t> ids(candidates_.begin(), candidates_.end());
+      std::vector<float> probs;
+      for (const int32_t token : ids) probs.push_back(float(1 + token % 3));
+      const float sum = std::accumulate(probs.begin(), probs.end(), 0.0f);
+      for (float& p : probs) p /= sum;
+      std::discrete_distribution<size_t> draw(probs.begin(), probs.end());
+      proposal->Add(ids[draw(random_)], {ids, probs});
     } else {
       proposal->tokens.push_back(int32_t(random_() % uint32_t(vocab_)));
     }

@@ -65,7 +65,7 @@ TEST(PromptLookup, CopiesWhatFollowed) {
       ProposeAfter({1, 2, 3, 4, 5, 6, 9, 9, 1, 2, 3}, {.max_tokens = 3, .min_match = 2});
   EXPECT_THAT(proposal.tokens, ElementsAre(4, 5, 6));
   EXPECT_EQ(proposal.match_length, 3);
-  EXPECT_THAT(proposal.q, IsEmpty());
+  EXPECT_FALSE(proposal.sampled());
   EXPECT_THAT(proposal.confidence, IsEmpty());
 }
 

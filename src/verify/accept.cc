@@ -14,36 +14,45 @@ float DraftProbability(const DraftDistribution& q, int32_t draft) {
   return at != q.ids.end() && *at == draft ? q.probs[size_t(at - q.ids.begin())] : 0;
 }
 
-// Calls visit(id, max(p - q, 0)) in id order until it returns true.
+// Calls visit(id, max(weight * p - q, 0)) in id order until it returns true.
 template <class Visit>
-void ForEachResidual(const Distribution& p, std::span<const int32_t> q_ids, std::span<const float> q_probs,
-                     Visit visit) {
+void ForEachResidual(const Distribution& p, const DraftDistribution& q_row, double weight, Visit visit) {
+  const auto& [q_ids, q_probs] = q_row;
   size_t j = 0;
   for (size_t i = 0; i < p.ids.size(); ++i) {
     while (j < q_ids.size() && q_ids[j] < p.ids[i]) ++j;
     const float q = j < q_ids.size() && q_ids[j] == p.ids[i] ? q_probs[j] : 0;
-    if (visit(p.ids[i], std::max(double(p.probs[i]) - double(q), 0.0))) return;
+    if (visit(p.ids[i], std::max(weight * double(p.probs[i]) - double(q), 0.0))) return;
   }
+}
+
+constexpr float kOne = 1;
+
+// q with a one-hot written out; `draft` outlives it.
+DraftDistribution Explicit(const DraftDistribution& q, const int32_t& draft) {
+  return q.ids.empty() ? DraftDistribution{std::span(&draft, 1), std::span(&kOne, 1)} : q;
+}
+
+double ResidualMass(const Distribution& p, const DraftDistribution& q, double weight) {
+  double total = 0;
+  ForEachResidual(p, q, weight, [&](int32_t, double mass) {
+    total += mass;
+    return false;
+  });
+  return total;
 }
 
 }  // namespace
 
-int32_t SampleResidual(const Distribution& p, const DraftDistribution& q, int32_t draft, double u) {
-  const float one = 1;
-  const bool one_hot = q.ids.empty();
-  const std::span<const int32_t> ids = one_hot ? std::span(&draft, 1) : q.ids;
-  const std::span<const float> probs = one_hot ? std::span(&one, 1) : q.probs;
-
-  double total = 0;
-  ForEachResidual(p, ids, probs, [&](int32_t, double mass) {
-    total += mass;
-    return false;
-  });
+int32_t SampleResidual(const Distribution& p, const DraftDistribution& q, int32_t draft, double u,
+                       double weight) {
+  const DraftDistribution row = Explicit(q, draft);
+  const double total = ResidualMass(p, row, weight);
   if (!(total > 0)) return p.Sample(u);
 
   int32_t chosen = 0;  // the last possible token, should rounding keep the sum below u * total
   double below = 0;
-  ForEachResidual(p, ids, probs, [&](int32_t id, double mass) {
+  ForEachResidual(p, row, weight, [&](int32_t id, double mass) {
     if (mass > 0) chosen = id;
     below += mass;
     return below > u * total;
@@ -69,6 +78,43 @@ AcceptResult AcceptByRejection(const AcceptInput& input, TargetRow p) {
   }
   const double u = UniformDouble(input.seed, input.position + uint64_t(n), Purpose::kBonus);
   return {.accepted = n, .examined = n, .next = p(n).Sample(u)};
+}
+
+// Algorithm 2 of the paper, walked once from left to right. `weight` is its p_i: the share of the prefix's
+// draft probability that the target can claim. Of the prefixes whose test passes the longest is kept, so
+// every pass draws the token that would follow it.
+AcceptResult AcceptByBlock(const AcceptInput& input, TargetRow p) {
+  const int n = int(input.drafts.size());
+  DSPARK_CHECK(input.q.empty() || int(input.q.size()) == n);
+  AcceptResult result;
+  double weight = 1;
+  for (int k = 0; k <= n; ++k) {
+    const uint64_t position = input.position + uint64_t(k);
+    const Distribution& row = p(k);
+    const bool last = k == n;
+    const DraftDistribution q = last || input.q.empty() ? DraftDistribution{} : input.q[size_t(k)];
+    double keep = weight;  // the last prefix's; the others' is lower where longer ones may still be kept
+    if (!last) {
+      const double mass = ResidualMass(row, Explicit(q, input.drafts[size_t(k)]), weight);
+      keep = mass > 0 ? mass / (mass + 1 - weight) : weight < 1 ? 0 : 1;
+    }
+    result.examined = k;
+    if (k == 0 || UniformDouble(input.seed, position - 1, Purpose::kAccept) < keep) {
+      result.accepted = k;
+      result.next = last ? row.Sample(UniformDouble(input.seed, position, Purpose::kBonus))
+                         : SampleResidual(row, q, input.drafts[size_t(k)],
+                                          UniformDouble(input.seed, position, Purpose::kResidual), weight);
+    }
+    if (last) break;
+    const float q_draft = DraftProbability(q, input.drafts[size_t(k)]);
+    DSPARK_CHECK(q_draft > 0);  // a draft was drawn from its q
+    weight = std::min(1.0, weight * double(row.ProbabilityOf(input.drafts[size_t(k)])) / double(q_draft));
+    if (weight == 0) {
+      result.examined = k + 1;
+      break;
+    }
+  }
+  return result;
 }
 
 AcceptResult AcceptByMatch(const AcceptInput& input, TargetRow p) {

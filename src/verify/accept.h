@@ -47,6 +47,13 @@ AcceptResult AcceptByRejection(const AcceptInput& input, TargetRow p);
 // not read.
 AcceptResult AcceptByMatch(const AcceptInput& input, TargetRow p);
 
+// Block verification (Sun et al. 2025, arXiv:2403.10444): judges prefixes of the block as a whole, which
+// keeps at least as many drafts as token-wise rejection, in expectation, for any p and q. Exact for any q,
+// and for a block whose length was chosen while it was drafted, from what was known before each next draft.
+// Asks for rows until no longer prefix can be kept. Randomness: the test of the prefix x_1 … x_k from (seed,
+// position + k - 1, kAccept); the extra token as in AcceptByRejection.
+AcceptResult AcceptByBlock(const AcceptInput& input, TargetRow p);
+
 // The steps of the rejection rule, each a function of its u in [0, 1).
 
 // u < p / q without the division: p / q may overflow, u * q may not. q > 0.
@@ -54,7 +61,8 @@ inline bool KeepsDraft(double u, float p, float q) { return u * double(q) < doub
 
 // Draws from max(p - q, 0) over p's ids in order, normalised; `draft` is where an empty q has its one. If
 // rounding left no residual at all (p = q within 1e-7, so a rejection is itself that improbable), draws from
-// p.
-int32_t SampleResidual(const Distribution& p, const DraftDistribution& q, int32_t draft, double u);
+// p. `weight` in (0, 1] scales p: the residual of block verification, max(weight * p - q, 0).
+int32_t SampleResidual(const Distribution& p, const DraftDistribution& q, int32_t draft, double u,
+                       double weight = 1);
 
 }  // namespace dspark
