@@ -25,12 +25,7 @@ Status CheckRange(const char* name, float value, float low, float high) {
 
 void ApplyPenalties(std::span<float> logits, const SamplingParams& params, const TokenHistory& history) {
   for (int32_t token : history.tokens()) {
-    if (history.Seen(token) == 0) continue;
-    float& logit = logits[size_t(token)];
-    logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    const int generated = history.Generated(token);
-    logit -= params.frequency_penalty * float(generated);
-    if (generated > 0) logit -= params.presence_penalty;
+    logits[size_t(token)] = Penalised(logits[size_t(token)], token, params, history);
   }
 }
 
@@ -205,6 +200,14 @@ Status Validate(const SamplingParams& params, int vocab) {
     DSPARK_RETURN_IF_ERROR(CheckRange("logit_bias", bias, -100, 100));
   }
   return {};
+}
+
+float Penalised(float logit, int32_t token, const SamplingParams& params, const TokenHistory& history) {
+  if (history.Seen(token) == 0) return logit;
+  logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+  const int generated = history.Generated(token);
+  logit -= params.frequency_penalty * float(generated);
+  return generated > 0 ? logit - params.presence_penalty : logit;
 }
 
 float Distribution::ProbabilityOf(int32_t token) const {

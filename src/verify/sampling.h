@@ -66,6 +66,9 @@ class TokenHistory {
   std::vector<int32_t> tokens_;
 };
 
+// A token's logit under the request's penalties: repetition, frequency, presence.
+float Penalised(float logit, int32_t token, const SamplingParams& params, const TokenHistory& history);
+
 // A served distribution: the tokens that survive truncation with their probabilities, or greedy's single
 // token. Dense over ids when nothing truncates. Reused from row to row without allocating.
 struct Distribution {
