@@ -2,7 +2,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "apps/bandwidth.h"
@@ -26,14 +25,6 @@ struct Shape {
   int rows = 0, depth = 0;
   std::vector<double> ms;  // of every repetition
 };
-
-std::string CpuName() {
-  std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
 
 double TimeOnce(Session& session, KvTable& kv, const std::vector<int32_t>& tokens, const Shape& shape) {
   const auto start = std::chrono::steady_clock::now();
