@@ -7,6 +7,7 @@
 
 #include "apps/bandwidth.h"
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "apps/session.h"
 
 namespace dspark {
@@ -78,15 +79,15 @@ double WeightBytes(const Session& session) { return double(session.target->memor
 
 void PrintTable(const Session& session, const std::vector<Shape>& shapes, double bandwidth) {
   const ModelConfig& c = session.files.config;
-  fmt::print("{}\n{}, {} threads, DRAM {:.1f} GB/s; {} layers, width {}, weights {:.1f} MB\n\n",
-             session.model_path, IsaName(session.pool->isa()), session.pool->threads(), bandwidth, c.layers,
-             c.d_model, WeightBytes(session) / 1e6);
-  fmt::print("{:<8} {:>5} {:>10} {:>11} {:>8} {:>12}\n", "what", "rows", "ms", "tok/s", "GB/s", "× one row");
+  PrintOutput("{}\n{}, {} threads, DRAM {:.1f} GB/s; {} layers, width {}, weights {:.1f} MB\n\n",
+              session.model_path, IsaName(session.pool->isa()), session.pool->threads(), bandwidth, c.layers,
+              c.d_model, WeightBytes(session) / 1e6);
+  PrintOutput("{:<8} {:>5} {:>10} {:>11} {:>8} {:>12}\n", "what", "rows", "ms", "tok/s", "GB/s", "× one row");
   const double one = shapes.empty() ? 0 : Median(shapes.front().ms);
   for (const Shape& shape : shapes) {
     const double ms = Median(shape.ms);
-    fmt::print("{:<8} {:>5} {:>10.3f} {:>11.1f} {:>8.1f} {:>12.2f}\n", shape.what, shape.rows, ms,
-               shape.rows * 1000 / ms, WeightBytes(session) / ms / 1e6, ms / one);
+    PrintOutput("{:<8} {:>5} {:>10.3f} {:>11.1f} {:>8.1f} {:>12.2f}\n", shape.what, shape.rows, ms,
+                shape.rows * 1000 / ms, WeightBytes(session) / ms / 1e6, ms / one);
   }
 }
 
@@ -127,7 +128,7 @@ Result<int> Run(BenchOptions options) {
   DSPARK_RETURN_IF_ERROR(Measure(*session, options, &shapes));
   const double bandwidth = ReadBandwidth(*session->pool);
   if (options.json) {
-    fmt::print("{}\n", ToJson(*session, shapes, bandwidth).dump());
+    PrintOutput("{}\n", ToJson(*session, shapes, bandwidth).dump());
   } else {
     PrintTable(*session, shapes, bandwidth);
   }
