@@ -1,78 +1,15 @@
 // The program as its users meet it: the built binary on the tiny model, standard streams and exit codes.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "cli.h"
 
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
-#include <thread>
-
-#include "tiny_model.h"
 
 namespace dspark::test {
 namespace {
 
 using nlohmann::json;
 using testing::HasSubstr;
-
-struct Outcome {
-  int exit_code = -1;
-  std::string out, err;
-};
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-class Cli : public testing::Test {
- protected:
-  Cli() : model_(WriteTinyLlamaGguf(dir_.path(), 1)) {}
-
-  // Runs dspark with `input` on its standard input; after `interrupt_ms` ≥ 0 it gets SIGINT.
-  Outcome Run(const std::vector<std::string>& arguments, const std::string& input = "",
-              int interrupt_ms = -1) {
-    const std::string out = dir_.path() + "/out", err = dir_.path() + "/err", in = dir_.path() + "/in";
-    std::ofstream(in) << input;
-    const pid_t child = fork();
-    if (child == 0) {
-      setenv("XDG_CACHE_HOME", dir_.path().c_str(), 1);  // no default model, no cost tables of others
-      if (!freopen(in.c_str(), "r", stdin) || !freopen(out.c_str(), "w", stdout) ||
-          !freopen(err.c_str(), "w", stderr)) {
-        _exit(99);
-      }
-      std::vector<char*> argv{const_cast<char*>("dspark")};
-      for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-      argv.push_back(nullptr);
-      execv(DSPARK_BINARY, argv.data());
-      _exit(98);
-    }
-    if (interrupt_ms >= 0) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(interrupt_ms));
-      kill(child, SIGINT);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), ReadFile(out), ReadFile(err)};
-  }
-
-  // A failure: its exit code, and exactly one line on stderr that holds `text`.
-  void ExpectOneLine(const Outcome& outcome, int exit_code, const std::string& text) {
-    EXPECT_EQ(outcome.exit_code, exit_code);
-    EXPECT_EQ(outcome.out, "");
-    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
-    EXPECT_THAT(outcome.err, HasSubstr(text));
-  }
-
-  TempDir dir_;
-  std::string model_;
-};
 
 TEST_F(Cli, RunPrintsTheContractsJson) {
   const Outcome outcome =
@@ -160,14 +97,31 @@ TEST_F(Cli, StreamsTextAndEndsWithOneLineOfStatistics) {
   EXPECT_THAT(outcome.err, HasSubstr("tok/s"));
 }
 
-TEST_F(Cli, CtrlCEndsCleanly) {
-  const Outcome outcome =
-      Run({"run", "-m", model_, "hello", "-n", "400000", "-c", "512", "--isa", "reference", "--ignore-eos"},
-          "", 150);
-  // Whether the signal finds it loading or generating, it ends at once; a reply that is under way is ended in
-  // order.
-  EXPECT_TRUE(outcome.exit_code == 130 || outcome.exit_code == 0 || outcome.exit_code == 128 + SIGINT)
-      << outcome.exit_code;
+// A list flag takes one value each time, verbatim, and leaves the prompt alone.
+TEST_F(Cli, RepeatedFlagsTakeOneValueEach) {
+  const auto reply = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"run", "-m", model_,         "--json",
+                                       "-n",  "30", "--ignore-eos", "--no-spec"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return json::parse(outcome.out);
+  };
+  const auto biased = [](char byte) { return std::to_string(3 + int(byte)) + ":100"; };  // the byte's token
+  const json plain = reply({"some text"});
+  EXPECT_EQ(reply({"--stop", "END", "some text"})["tokens"], plain["tokens"]);
+  EXPECT_EQ(reply({"--logit-bias", "5:0", "some text"})["tokens"], plain["tokens"]);
+  for (const std::string stop : {"[[", "]]", "{{", ",,"}) {
+    const std::string bias = biased(stop[0]);
+    EXPECT_EQ(reply({"--logit-bias", bias, "some text"})["finish_reason"], "length");
+    EXPECT_EQ(reply({"--logit-bias", bias, "--stop", stop, "some text"})["finish_reason"], "stop") << stop;
+  }
+  for (const std::string list : {"[[,[[", "[[[]", "{}"}) {  // no part of which may stop the reply
+    EXPECT_EQ(reply({"--logit-bias", biased('['), "--stop", list, "some text"})["finish_reason"], "length");
+  }
+  const json twice = reply({"--stop", "]]", "--logit-bias", biased('['), "--stop", "[[", "some text"});
+  EXPECT_EQ(twice["finish_reason"], "stop");
+  EXPECT_EQ(twice["usage"]["prompt_tokens"], plain["usage"]["prompt_tokens"]);
 }
 
 TEST_F(Cli, LogprobsAndBias) {
@@ -179,6 +133,23 @@ TEST_F(Cli, LogprobsAndBias) {
   ASSERT_EQ(reply["logprobs"].size(), 6u);
   EXPECT_LT(reply["logprobs"][0]["logprob"], 0.0);
   EXPECT_EQ(reply["logprobs"][0]["top"].size(), 2u);
+}
+
+// A table measured on a busy machine, say: steps correct it and the correction is kept.
+TEST_F(Cli, AWrongCostTableHeals) {
+  const std::vector<std::string> run{"run", "-m", model_, "hello", "-n", "60", "--ignore-eos"};
+  ASSERT_EQ(Run(run).exit_code, 0);
+  std::vector<std::string> tables;
+  for (const auto& file : std::filesystem::recursive_directory_iterator(dir_.path())) {
+    if (file.path().parent_path().filename() == "costs") tables.push_back(file.path().string());
+  }
+  ASSERT_EQ(tables.size(), 1u);
+  std::ofstream(tables[0]) << R"({"ms_by_rows": [[1, 10000.0], [8, 20000.0]]})";
+  ASSERT_EQ(Run(run).exit_code, 0);
+  const json healed = json::parse(ReadFile(tables[0]))["ms_by_rows"];
+  ASSERT_EQ(healed.size(), 2u);
+  EXPECT_LT(healed[0][1], 9000.0);
+  EXPECT_LT(healed[1][1], 18000.0);
 }
 
 TEST_F(Cli, InfoAndBench) {
@@ -201,6 +172,11 @@ TEST_F(Cli, BadCommandLinesAreOneLineAndExit2) {
   ExpectOneLine(Run({"run", "-m", model_, "hi", "-n", "many"}), 2, "many");
   ExpectOneLine(Run({"run", "-m", model_, "hi", "-n", "0"}), 2, "--max-tokens");
   ExpectOneLine(Run({"run", "-m", model_, "hi", "--top-p", "1.5"}), 2, "--top-p");
+  for (const char* flag : {"--temp", "--top-p", "--min-p", "--repeat-penalty", "--presence-penalty"}) {
+    ExpectOneLine(Run({"run", "-m", model_, "hi", flag, "nan"}), 2, std::string(flag) + ": nan");
+  }
+  ExpectOneLine(Run({"run", "-m", model_, "hi", "--prompt-ids", "1"}), 2, "--prompt-ids");
+  ExpectOneLine(Run({"run", "-m", model_, "two", "prompts"}), 2, "");
   ExpectOneLine(Run({}), 2, "--help");
   ExpectOneLine(Run({"dance"}), 2, "dance");
 }
@@ -213,12 +189,17 @@ TEST_F(Cli, BadFilesAndRequestsAreOneLineAndExit1) {
   const std::string whole = ReadFile(model_);
   std::ofstream(dir_.path() + "/cut.gguf") << whole.substr(0, whole.size() / 2);
   ExpectOneLine(Run({"run", "-m", dir_.path() + "/cut.gguf", "hi"}), 1, "cut.gguf");
-  ExpectOneLine(Run({"run", "-m", model_, "--prompt-ids", "1,x"}), 1, "--prompt-ids");
+  for (const char* ids : {"1,x", "1,2,", ",1", "", "1 2"}) {
+    ExpectOneLine(Run({"run", "-m", model_, "--prompt-ids", ids}, "piped"), 1, "--prompt-ids");
+  }
   ExpectOneLine(Run({"run", "-m", model_, "--prompt-ids", "1,99999"}), 1, "99999");
   ExpectOneLine(Run({"run", "-m", model_, "hi", "-c", "4096"}), 1, "--ctx 4096");
   ExpectOneLine(Run({"run", "-m", model_, "hi", "-md", "magic"}), 1, "magic");
-  ExpectOneLine(Run({"run", "-m", model_, "hi", "--logit-bias", "5"}), 1, "--logit-bias");
+  for (const char* bias : {"5", "5:", ":5", "5:1x", "5:1e99", "5 1"}) {
+    ExpectOneLine(Run({"run", "-m", model_, "hi", "--logit-bias", bias}), 1, "--logit-bias");
+  }
   ExpectOneLine(Run({"run", "-m", model_}, ""), 1, "standard input");
+  ExpectOneLine(Run({"run", "-m", model_, ""}, "piped"), 1, "the prompt is empty");
   ExpectOneLine(Run({"run", "-m", model_, std::string(5000, 'x')}), 1, "context");
   ExpectOneLine(Run({"info", dir_.path()}), 1, dir_.path());
 }

@@ -2,11 +2,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "apps/bandwidth.h"
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "apps/session.h"
 
 namespace dspark {
@@ -26,14 +26,6 @@ struct Shape {
   int rows = 0, depth = 0;
   std::vector<double> ms;  // of every repetition
 };
-
-std::string CpuName() {
-  std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
 
 double TimeOnce(Session& session, KvTable& kv, const std::vector<int32_t>& tokens, const Shape& shape) {
   const auto start = std::chrono::steady_clock::now();
@@ -78,15 +70,15 @@ double WeightBytes(const Session& session) { return double(session.target->memor
 
 void PrintTable(const Session& session, const std::vector<Shape>& shapes, double bandwidth) {
   const ModelConfig& c = session.files.config;
-  fmt::print("{}\n{}, {} threads, DRAM {:.1f} GB/s; {} layers, width {}, weights {:.1f} MB\n\n",
-             session.model_path, IsaName(session.pool->isa()), session.pool->threads(), bandwidth, c.layers,
-             c.d_model, WeightBytes(session) / 1e6);
-  fmt::print("{:<8} {:>5} {:>10} {:>11} {:>8} {:>12}\n", "what", "rows", "ms", "tok/s", "GB/s", "× one row");
+  PrintOutput("{}\n{}, {} threads, DRAM {:.1f} GB/s; {} layers, width {}, weights {:.1f} MB\n\n",
+              session.model_path, IsaName(session.pool->isa()), session.pool->threads(), bandwidth, c.layers,
+              c.d_model, WeightBytes(session) / 1e6);
+  PrintOutput("{:<8} {:>5} {:>10} {:>11} {:>8} {:>12}\n", "what", "rows", "ms", "tok/s", "GB/s", "× one row");
   const double one = shapes.empty() ? 0 : Median(shapes.front().ms);
   for (const Shape& shape : shapes) {
     const double ms = Median(shape.ms);
-    fmt::print("{:<8} {:>5} {:>10.3f} {:>11.1f} {:>8.1f} {:>12.2f}\n", shape.what, shape.rows, ms,
-               shape.rows * 1000 / ms, WeightBytes(session) / ms / 1e6, ms / one);
+    PrintOutput("{:<8} {:>5} {:>10.3f} {:>11.1f} {:>8.1f} {:>12.2f}\n", shape.what, shape.rows, ms,
+                shape.rows * 1000 / ms, WeightBytes(session) / ms / 1e6, ms / one);
   }
 }
 
@@ -127,7 +119,7 @@ Result<int> Run(BenchOptions options) {
   DSPARK_RETURN_IF_ERROR(Measure(*session, options, &shapes));
   const double bandwidth = ReadBandwidth(*session->pool);
   if (options.json) {
-    fmt::print("{}\n", ToJson(*session, shapes, bandwidth).dump());
+    PrintOutput("{}\n", ToJson(*session, shapes, bandwidth).dump());
   } else {
     PrintTable(*session, shapes, bandwidth);
   }

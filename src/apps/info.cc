@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "apps/session.h"
 #include "load/model_listing.h"
 
@@ -84,29 +85,29 @@ nlohmann::json ToJson(const std::string& path, const ModelListing& listing, cons
 
 void Print(const std::string& path, const ModelListing& listing, const ModelConfig& c, const MemoryPlan& plan,
            const InfoOptions& options) {
-  fmt::print("{}\n{}, {:.1f} MB, {} tensors", path, listing.format, double(listing.file_bytes) / 1e6,
-             listing.tensors.size());
+  PrintOutput("{}\n{}, {:.1f} MB, {} tensors", path, listing.format, double(listing.file_bytes) / 1e6,
+              listing.tensors.size());
   for (const auto& [type, total] : TotalsByType(listing)) {
-    fmt::print("; {} × {} ({:.1f} MB)", total.tensors, type, double(total.bytes) / 1e6);
+    PrintOutput("; {} × {} ({:.1f} MB)", total.tensors, type, double(total.bytes) / 1e6);
   }
-  fmt::print("\n\n{}{}{}\n", c.architecture, c.name.empty() ? "" : ": ", c.name);
-  fmt::print("  layers {}, width {}, feed-forward {}\n", c.layers, c.d_model, c.d_ffn);
-  fmt::print("  query heads {}, KV heads {}, head size {}\n", c.heads, c.kv_heads, c.head_dim);
-  fmt::print("  vocabulary {}{}, context {}\n", c.vocab, c.tied_embeddings ? " (tied)" : "", c.max_context);
-  fmt::print("  end tokens {}\n", fmt::join(c.eos, ", "));
-  fmt::print(
+  PrintOutput("\n\n{}{}{}\n", c.architecture, c.name.empty() ? "" : ": ", c.name);
+  PrintOutput("  layers {}, width {}, feed-forward {}\n", c.layers, c.d_model, c.d_ffn);
+  PrintOutput("  query heads {}, KV heads {}, head size {}\n", c.heads, c.kv_heads, c.head_dim);
+  PrintOutput("  vocabulary {}{}, context {}\n", c.vocab, c.tied_embeddings ? " (tied)" : "", c.max_context);
+  PrintOutput("  end tokens {}\n", fmt::join(c.eos, ", "));
+  PrintOutput(
       "\nmemory at context {}: weights {:.1f} MB, K/V in fp16 {:.1f} MB ({:.1f} KB a token, backed as "
       "it is used)\n",
       plan.context, plan.weight_mb, plan.kv_mb, plan.kv_kb_per_token);
   if (options.metadata) {
-    fmt::print("\nmetadata\n");
+    PrintOutput("\nmetadata\n");
     for (const ListedKey& key : listing.metadata)
-      fmt::print("  {} ({}) = {}\n", key.key, key.type, key.value);
+      PrintOutput("  {} ({}) = {}\n", key.key, key.type, key.value);
   }
   if (options.tensors) {
-    fmt::print("\ntensors\n");
+    PrintOutput("\ntensors\n");
     for (const ListedTensor& t : listing.tensors) {
-      fmt::print("  {:<36} {:<5} [{}]\n", t.name, t.type, fmt::join(t.shape, ", "));
+      PrintOutput("  {:<36} {:<5} [{}]\n", t.name, t.type, fmt::join(t.shape, ", "));
     }
   }
 }
@@ -119,7 +120,7 @@ Result<int> Run(const InfoOptions& options) {
   for (const ListedTensor& tensor : listing.tensors) bytes += tensor.bytes;
   const MemoryPlan plan = Plan(files.config, bytes, options.context);
   if (options.json) {
-    fmt::print("{}\n", ToJson(path, listing, files.config, plan).dump());
+    PrintOutput("{}\n", ToJson(path, listing, files.config, plan).dump());
   } else {
     Print(path, listing, files.config, plan, options);
   }

@@ -1,12 +1,12 @@
 // dspark: lossless speculative decoding for large language models.
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <cstring>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "apps/commands.h"
+#include "apps/output.h"
 
 namespace {
 
@@ -24,13 +24,22 @@ int UsageError(const CLI::App& app, const CLI::ParseError& error, int argc, char
   std::string text = error.what();
   if (chosen.empty() && argc > 1 && argv[1][0] != '-') text = std::string("there is no command ") + argv[1];
   for (char& c : text) c = c == '\n' ? ' ' : c;
-  std::fprintf(stderr, "%s: %s; see %s --help\n", command.c_str(), text.c_str(), command.c_str());
+  dspark::PrintMessage("{}: {}; see {} --help\n", command, text, command);
   return dspark::kExitUsage;
+}
+
+// A command's outcome, when all it printed has arrived, as the program's exit code.
+int Finish(const dspark::Result<int>& result) {
+  const dspark::Status written = result.ok() ? dspark::FlushOutput() : result.error();
+  if (written.ok()) return result.value();
+  dspark::PrintMessage("dspark: {}\n", written.error().text);
+  return dspark::kExitFailed;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  dspark::OpenStandardStreams();
   CLI::App app{
       "dspark: a real language model on your CPU, drafting ahead and verifying, exactly the model's output",
       "dspark"};
@@ -55,11 +64,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(Arguments(argc, argv));
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    if (error.get_exit_code() == 0) return Finish(app.exit(error));  // --help, --version
     return UsageError(app, error, argc, argv);
   }
-  const auto result = commands[app.get_subcommands().front()]();
-  if (result.ok()) return result.value();
-  std::fprintf(stderr, "dspark: %s\n", result.error().text.c_str());
-  return dspark::kExitFailed;
+  return Finish(commands[app.get_subcommands().front()]());
 }

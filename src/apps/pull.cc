@@ -16,6 +16,7 @@
 #include <sstream>
 
 #include "apps/child_process.h"
+#include "apps/output.h"
 #include "core/mapped_file.h"
 #include "core/sha256.h"
 
@@ -273,19 +274,19 @@ class ProgressLine {
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
   ~ProgressLine() {
-    if (open_) fmt::print(stderr, "\n");
+    if (open_) PrintMessage("\n");
   }
 
   void Show(std::string_view stage, int64_t done, int64_t total) {
     const int quarter = total > 0 ? int(4 * std::min(done, total) / total) : 4;
     const bool news = stage != stage_ || quarter > quarter_;
     if (!news && (!terminal_ || quarter == 4)) return;
-    if (open_) fmt::print(stderr, "{}", stage == stage_ ? "\r\033[K" : "\n");
+    if (open_) PrintMessage("{}", stage == stage_ ? "\r\033[K" : "\n");
     const std::string amount =
         total > 0 ? fmt::format(" {} of {} MB", Megabytes(std::min(done, total)), Megabytes(total)) : "";
-    fmt::print(stderr, "dspark: {} the default model{}", stage, amount);
+    PrintMessage("dspark: {} the default model{}", stage, amount);
     open_ = terminal_ && quarter < 4;
-    if (!open_) fmt::print(stderr, "\n");
+    if (!open_) PrintMessage("\n");
     std::fflush(stderr);
     stage_ = stage;
     quarter_ = quarter;

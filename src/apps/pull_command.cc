@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "apps/pull.h"
 
 namespace dspark {
@@ -10,7 +11,7 @@ Command AddPull(CLI::App&) {
   return []() -> Result<int> {
     const PullOptions options;
     DSPARK_RETURN_IF_ERROR(PullDefaultModel(options, StderrProgress()));
-    fmt::print("{}\n", DefaultModelPath());
+    PrintOutput("{}\n", DefaultModelPath());
     return kExitOk;
   };
 }

@@ -1,27 +1,34 @@
 // dspark run: one reply to a prompt, or a chat in the terminal.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <csignal>
-#include <cstdio>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "apps/commands.h"
+#include "apps/flags.h"
+#include "apps/output.h"
 #include "apps/session.h"
 
 namespace dspark {
 namespace {
 
-volatile std::sig_atomic_t g_interrupted = 0;  // set by Ctrl-C, read between steps
-void OnInterrupt(int) { g_interrupted = 1; }
+volatile std::sig_atomic_t g_replying = 0;     // a reply is under way
+volatile std::sig_atomic_t g_interrupted = 0;  // Ctrl-C came meanwhile; read between steps
+
+// Ends a reply in order, and the program at once when there is none, or when asked a second time.
+void OnInterrupt(int) {
+  if (!g_replying || g_interrupted) _exit(kExitInterrupted);
+  g_interrupted = 1;
+}
 
 struct RunOptions {
   SessionOptions session;
-  std::string prompt, prompt_ids, system;
+  std::optional<std::string> prompt, prompt_ids;
+  std::string system;
   bool raw = false, no_think = false, json = false, stats = false, ignore_eos = false;
   int max_tokens = 512;
   SamplingParams sampling{.temperature = 0};
@@ -41,16 +48,17 @@ struct Reply {
 
 Result<std::vector<int32_t>> ParseIds(const std::string& list) {
   std::vector<int32_t> ids;
-  for (const char *p = list.data(), *end = p + list.size(); p < end;) {
+  const char* const end = list.data() + list.size();
+  for (const char* p = list.data();; ++p) {
     int32_t id = 0;
     const auto parsed = std::from_chars(p, end, id);
     if (parsed.ec != std::errc() || (parsed.ptr < end && *parsed.ptr != ',')) {
       return MakeError("--prompt-ids {}: not a comma-separated list of token ids such as 1,2,3", list);
     }
     ids.push_back(id);
-    p = parsed.ptr + 1;
+    p = parsed.ptr;
+    if (p == end) return ids;
   }
-  return ids;
 }
 
 Result<std::vector<std::pair<int32_t, float>>> ParseBias(const std::vector<std::string>& pairs) {
@@ -61,7 +69,8 @@ Result<std::vector<std::pair<int32_t, float>>> ParseBias(const std::vector<std::
     const char* end = pair.data() + pair.size();
     const auto first = std::from_chars(pair.data(), end, id);
     const bool colon = first.ec == std::errc() && first.ptr < end && *first.ptr == ':';
-    if (!colon || std::from_chars(first.ptr + 1, end, value).ptr != end) {
+    const auto second = colon ? std::from_chars(first.ptr + 1, end, value) : first;
+    if (!colon || second.ec != std::errc() || second.ptr != end) {
       return MakeError("--logit-bias {}: not TOKEN:VALUE such as 42:-5", pair);
     }
     bias.push_back({id, value});
@@ -82,20 +91,20 @@ Result<std::vector<int32_t>> ChatTokens(const Session& session, const RunOptions
 }
 
 Result<std::vector<int32_t>> PromptTokens(const Session& session, const RunOptions& options) {
-  if (!options.prompt_ids.empty()) return ParseIds(options.prompt_ids);
+  if (options.prompt_ids) return ParseIds(*options.prompt_ids);
   if (options.raw) {
     if (!session.files.tokenizer) {
       return MakeError("{}: the model has no tokenizer; give token ids with --prompt-ids",
                        session.model_path);
     }
-    std::vector<int32_t> ids = session.files.tokenizer->Encode(options.prompt, true);
+    std::vector<int32_t> ids = session.files.tokenizer->Encode(*options.prompt, true);
     if (session.files.config.add_bos && session.files.config.bos)
       ids.insert(ids.begin(), *session.files.config.bos);
     return ids;
   }
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
-  messages.push_back({"user", options.prompt});
+  messages.push_back({"user", *options.prompt});
   return ChatTokens(session, options, messages);
 }
 
@@ -112,11 +121,12 @@ Result<Request> MakeRequest(const RunOptions& options, std::vector<int32_t> prom
   return request;
 }
 
-// Runs one request to its end, or until Ctrl-C. Text goes to stdout as it comes when `stream`.
-Result<Reply> Generate(Session& session, Request request, bool stream) {
-  const bool keep_events = request.top_logprobs >= 0;
-  DSPARK_ASSIGN_OR_RETURN(const SequenceId id, session.engine->Submit(std::move(request)));
+// Runs a sequence to its end, or until Ctrl-C. Text goes to stdout as it comes, but for --json. Error: stdout
+// is lost.
+Result<Reply> Generate(Session& session, SequenceId id, const RunOptions& options) {
   Reply reply;
+  g_interrupted = 0;
+  g_replying = 1;
   while (!session.engine->Idle()) {
     if (g_interrupted) session.engine->Cancel(id);
     for (const TokenEvent& event : session.engine->Step()) {
@@ -126,11 +136,12 @@ Result<Reply> Generate(Session& session, Request request, bool stream) {
         reply.finish = event.finish;
         reply.stats = *event.stats;
       }
-      if (stream) std::fwrite(event.text.data(), 1, event.text.size(), stdout);
-      if (keep_events) reply.events.push_back(event);
+      if (!options.json) WriteOutput(event.text);
+      if (options.logprobs >= 0) reply.events.push_back(event);
     }
-    if (stream) std::fflush(stdout);
+    if (!options.json) DSPARK_RETURN_IF_ERROR(FlushOutput());
   }
+  g_replying = 0;
   return reply;
 }
 
@@ -141,17 +152,16 @@ double DecodeRate(const SequenceStats& stats) {
 
 void PrintStats(const Session& session, const Reply& reply, bool per_position) {
   const SequenceStats& s = reply.stats;
-  fmt::print(stderr,
-             "\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}]\n",
-             s.completion_tokens, DecodeRate(s), s.Tau(), s.prompt_tokens, s.prompt_ms, session.load_ms,
-             FinishReasonName(reply.finish));
+  PrintMessage("\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}]\n",
+               s.completion_tokens, DecodeRate(s), s.Tau(), s.prompt_tokens, s.prompt_ms, session.load_ms,
+               FinishReasonName(reply.finish));
   if (!per_position) return;
-  fmt::print(stderr, "rounds {}, drafted {}, accepted {}, draft {:.1f} ms, verify {:.1f} ms of {:.1f} ms\n",
-             s.rounds, s.drafted, s.accepted, s.draft_ms, s.verify_ms, s.decode_ms);
+  PrintMessage("rounds {}, drafted {}, accepted {}, draft {:.1f} ms, verify {:.1f} ms of {:.1f} ms\n",
+               s.rounds, s.drafted, s.accepted, s.draft_ms, s.verify_ms, s.decode_ms);
   for (size_t k = 0; k < s.verified_at.size(); ++k) {
     const int reached = k == 0 ? s.verified_at[0] : std::min(s.accepted_at[k - 1], s.verified_at[k]);
-    fmt::print(stderr, "  draft {:2}: verified {:5}, accepted {:5}, conditional {:.2f}\n", k + 1,
-               s.verified_at[k], s.accepted_at[k], reached ? double(s.accepted_at[k]) / reached : 0.0);
+    PrintMessage("  draft {:2}: verified {:5}, accepted {:5}, conditional {:.2f}\n", k + 1, s.verified_at[k],
+                 s.accepted_at[k], reached ? double(s.accepted_at[k]) / reached : 0.0);
   }
 }
 
@@ -188,14 +198,15 @@ nlohmann::json ReplyJson(const Session& session, const Reply& reply) {
 Result<int> RunOnce(Session& session, const RunOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, PromptTokens(session, options));
   DSPARK_ASSIGN_OR_RETURN(Request request, MakeRequest(options, std::move(prompt)));
-  DSPARK_ASSIGN_OR_RETURN(const Reply reply, Generate(session, std::move(request), !options.json));
+  DSPARK_ASSIGN_OR_RETURN(const SequenceId id, session.engine->Submit(std::move(request)));
+  DSPARK_ASSIGN_OR_RETURN(const Reply reply, Generate(session, id, options));
   if (options.json) {
     // Token text may end inside a character when max_tokens cuts it; JSON must not.
-    fmt::print("{}\n",
-               ReplyJson(session, reply).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    PrintOutput("{}\n",
+                ReplyJson(session, reply).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
-    fmt::print("\n");
-    std::fflush(stdout);
+    WriteOutput("\n");
+    DSPARK_RETURN_IF_ERROR(FlushOutput());
     PrintStats(session, reply, options.stats);
   }
   return reply.finish == FinishReason::kCancelled ? kExitInterrupted : kExitOk;
@@ -206,44 +217,67 @@ Result<int> RunOnce(Session& session, const RunOptions& options) {
 Result<int> Chat(Session& session, const RunOptions& options) {
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
-  fmt::print(stderr, "Chat with {}. An empty line or Ctrl-D ends it, Ctrl-C stops a reply.\n",
-             session.files.config.name);
+  PrintMessage("Chat with {}. An empty line or Ctrl-D ends it, Ctrl-C stops a reply.\n",
+               session.files.config.name);
   while (true) {
-    fmt::print(stderr, "\n> ");
+    WriteMessage("\n> ");
     std::string line;
-    g_interrupted = 0;
-    if (!std::getline(std::cin, line) || line.empty()) return g_interrupted ? kExitInterrupted : kExitOk;
+    if (!std::getline(std::cin, line) || line.empty()) return kExitOk;
     messages.push_back({"user", line});
     DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, ChatTokens(session, options, messages));
     DSPARK_ASSIGN_OR_RETURN(Request request, MakeRequest(options, std::move(prompt)));
-    const auto reply = Generate(session, std::move(request), true);
-    if (!reply) {
-      fmt::print(stderr, "dspark: {}\n", reply.error().text);
+    const auto id = session.engine->Submit(std::move(request));
+    if (!id) {
+      PrintMessage("dspark: {}\n", id.error().text);
       messages.pop_back();
       continue;
     }
-    fmt::print("\n");
-    std::fflush(stdout);
-    PrintStats(session, *reply, options.stats);
-    messages.push_back({"assistant", reply->text});
+    DSPARK_ASSIGN_OR_RETURN(const Reply reply, Generate(session, *id, options));
+    WriteOutput("\n");
+    DSPARK_RETURN_IF_ERROR(FlushOutput());
+    PrintStats(session, reply, options.stats);
+    messages.push_back({"assistant", reply.text});
   }
 }
 
 Result<int> Run(RunOptions options) {
   struct sigaction action {};
-  action.sa_handler = OnInterrupt;  // no SA_RESTART: Ctrl-C also ends a read of the terminal
+  action.sa_handler = OnInterrupt;
+  action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
 
-  const bool interactive = options.prompt.empty() && options.prompt_ids.empty() && isatty(STDIN_FILENO);
+  const bool given = options.prompt || options.prompt_ids;
+  const bool interactive = !given && isatty(STDIN_FILENO);
   if (interactive && (options.raw || options.json)) {
     return MakeError("--{} needs a prompt: give one, or pipe it in", options.raw ? "raw" : "json");
   }
-  if (!interactive && options.prompt.empty() && options.prompt_ids.empty()) {
-    options.prompt = ReadAll(std::cin);
-    if (options.prompt.empty()) return MakeError("the prompt on standard input is empty");
+  if (!given && !interactive) options.prompt = ReadAll(std::cin);
+  if (options.prompt && options.prompt->empty()) {
+    return MakeError("the prompt{} is empty; give some text", given ? "" : " on standard input");
   }
   DSPARK_ASSIGN_OR_RETURN(auto session, Session::Open(options.session));
   return interactive ? Chat(*session, options) : RunOnce(*session, options);
+}
+
+void AddSamplingFlags(CLI::App& app, RunOptions* options) {
+  SamplingParams& sampling = options->sampling;
+  app.add_option("--temp", sampling.temperature, "Temperature; 0 is greedy [0]")->check(Within(0, 100));
+  app.add_option("--top-k", sampling.top_k, "Keep the k likeliest tokens; 0 is off [0]")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--top-p", sampling.top_p, "Keep the likeliest tokens up to this mass [1]")
+      ->check(Within(0, 1));
+  app.add_option("--min-p", sampling.min_p, "Drop tokens below this share of the likeliest one [0]")
+      ->check(Within(0, 1));
+  app.add_option("--repeat-penalty", sampling.repetition_penalty, "Divide logits of tokens already seen [1]")
+      ->check(Within(0.01, 100));
+  app.add_option("--presence-penalty", sampling.presence_penalty,
+                 "Subtract from tokens already generated [0]")
+      ->check(Within(-2, 2));
+  app.add_option("--frequency-penalty", sampling.frequency_penalty, "Subtract per time already generated [0]")
+      ->check(Within(-2, 2));
+  AddRepeatedText(app, "--logit-bias", &options->logit_bias,
+                  "TOKEN:VALUE, added to that token's logit; may be repeated");
+  app.add_option("--seed", options->seed, "Seed of the sampler [random]")->check(CLI::NonNegativeNumber);
 }
 
 }  // namespace
@@ -251,37 +285,22 @@ Result<int> Run(RunOptions options) {
 Command AddRun(CLI::App& app) {
   auto options = std::make_shared<RunOptions>();
   RunOptions& o = *options;
-  app.add_option("prompt,-p,--prompt", o.prompt,
-                 "The prompt; without one: standard input, or a chat in the terminal");
+  CLI::Option* prompt = AddText(app, "prompt,-p,--prompt", &o.prompt,
+                                "The prompt; without one: standard input, or a chat in the terminal");
+  AddText(app, "--prompt-ids", &o.prompt_ids, "The prompt as token ids 1,2,3: no tokenizer at all")
+      ->excludes(prompt);
   AddSessionFlags(app, &o.session);
   app.add_option("-n,--max-tokens", o.max_tokens, "Longest reply, in tokens [512]")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--system", o.system, "System message");
-  app.add_option("--temp", o.sampling.temperature, "Temperature; 0 is greedy [0]")
-      ->check(CLI::Range(0.0, 100.0));
-  app.add_option("--top-k", o.sampling.top_k, "Keep the k likeliest tokens; 0 is off [0]")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--top-p", o.sampling.top_p, "Keep the likeliest tokens up to this mass [1]")
-      ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--min-p", o.sampling.min_p, "Drop tokens below this share of the likeliest one [0]")
-      ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--repeat-penalty", o.sampling.repetition_penalty,
-                 "Divide logits of tokens already seen [1]")
-      ->check(CLI::Range(0.01, 100.0));
-  app.add_option("--presence-penalty", o.sampling.presence_penalty,
-                 "Subtract from tokens already generated [0]");
-  app.add_option("--frequency-penalty", o.sampling.frequency_penalty,
-                 "Subtract per time already generated [0]");
-  app.add_option("--logit-bias", o.logit_bias, "TOKEN:VALUE, added to that token's logit; may be repeated");
-  app.add_option("--seed", o.seed, "Seed of the sampler [random]")->check(CLI::NonNegativeNumber);
-  app.add_option("--stop", o.stop, "Stop before this text; may be repeated");
+  AddSamplingFlags(app, &o);
+  AddRepeatedText(app, "--stop", &o.stop, "Stop before this text; may be repeated");
   app.add_option("--logprobs", o.logprobs,
                  "With --json: log-probabilities of the tokens and of N alternatives")
       ->check(CLI::Range(0, 64));
   app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at the model's end token");
   app.add_flag("--no-think", o.no_think, "Qwen3: answer at once, without thinking");
   app.add_flag("--raw", o.raw, "The prompt as it is, no chat template");
-  app.add_option("--prompt-ids", o.prompt_ids, "The prompt as token ids 1,2,3: no tokenizer at all");
   app.add_flag("--stats", o.stats, "Statistics per draft position");
   app.add_flag("--json", o.json, "One JSON object instead of streaming");
   return [options] { return Run(*options); };

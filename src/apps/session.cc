@@ -42,8 +42,8 @@ Result<std::unique_ptr<Drafter>> MakeDrafter(const SessionOptions& options) {
   return MakeError("--draft {}: unknown; use auto, lookup or none", options.draft);
 }
 
-// A cost table holds for one model file, thread count, instruction set, type of weights and of K/V, and
-// machine.
+// A cost table holds for one processor, model file, thread count, instruction set, context, and type of
+// weights and of K/V.
 std::string CostPath(const std::string& model, const Session& session) {
   std::error_code ignored;
   const auto path = std::filesystem::absolute(model, ignored);
@@ -52,19 +52,19 @@ std::string CostPath(const std::string& model, const Session& session) {
   const auto time = std::filesystem::last_write_time(path, ignored).time_since_epoch().count();
   const TargetLimits& limits = session.target->limits();
   const size_t key =
-      std::hash<std::string>{}(fmt::format("{}|{}|{}|{}|{}", path.string(), size, time, limits.max_context,
-                                           limits.weights ? int(*limits.weights) : -1));
+      std::hash<std::string>{}(fmt::format("{}|{}|{}|{}|{}|{}", CpuName(), path.string(), size, time,
+                                           limits.max_context, limits.weights ? int(*limits.weights) : -1));
   const bool wide = session.target->kv_layout().type == KvType::kF32;
   return fmt::format("{}/costs/{:016x}-{}-t{}{}.json", CacheDirectory(), key, IsaName(session.pool->isa()),
                      session.pool->threads(), wide ? "-kv32" : "");
 }
 
-CostTable Costs(const std::string& model, Session& session) {
-  const std::string path = CostPath(model, session);
-  if (auto cached = LoadCosts(path)) return std::move(cached).value();
+// From session.cost_path, else measured and kept there.
+CostTable Costs(Session& session) {
+  if (auto cached = LoadCosts(session.cost_path)) return std::move(cached).value();
   CostTable costs = MeasureCosts(*session.target, *session.blocks);
   // A cache that cannot be written only means measuring again next time.
-  if (auto saved = SaveCosts(path, costs); !saved) return costs;
+  if (auto saved = SaveCosts(session.cost_path, costs); !saved) return costs;
   return costs;
 }
 
@@ -93,6 +93,12 @@ Result<std::string> ResolveModel(const std::string& model) {
   return model.empty() ? FindDefaultModel() : model;
 }
 
+Session::~Session() {
+  constexpr double kWorthKeeping = 1.1;
+  if (cost_path.empty() || !engine || engine->costs().Drift() < kWorthKeeping) return;
+  if (auto saved = SaveCosts(cost_path, engine->costs()); !saved) return;  // the old table stays
+}
+
 Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   auto session = std::make_unique<Session>();
@@ -117,7 +123,10 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   session->blocks =
       std::make_unique<BlockPool>(session->target->kv_layout(), per_sequence * options.sequences);
   CostTable costs;
-  if (session->drafter && options.draft_max < 0) costs = Costs(session->model_path, *session);
+  if (session->drafter && options.draft_max < 0) {
+    session->cost_path = CostPath(session->model_path, *session);
+    costs = Costs(*session);
+  }
   session->engine = std::make_unique<Engine>(
       *session->target, *session->blocks, session->drafter.get(), session->files.tokenizer.get(),
       std::move(costs), EngineOptions{.max_sequences = options.sequences, .fixed_draft = options.draft_max});

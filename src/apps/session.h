@@ -36,6 +36,7 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options);
 struct Session {
   // Opens, packs, plans and (once per machine and model) measures. Error: one line.
   static Result<std::unique_ptr<Session>> Open(const SessionOptions& options);
+  ~Session();  // keeps what the steps taught about costs
 
   std::string model_path;
   ModelFiles files;
@@ -44,6 +45,7 @@ struct Session {
   std::unique_ptr<BlockPool> blocks;
   std::unique_ptr<Drafter> drafter;  // null when plain
   std::unique_ptr<Engine> engine;
+  std::string cost_path;  // where the cost table is kept; empty when none is in use
   double load_ms = 0;
 };
 

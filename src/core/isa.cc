@@ -2,6 +2,8 @@
 
 #include <cpuid.h>
 
+#include <fstream>
+
 namespace dspark {
 namespace {
 
@@ -50,6 +52,15 @@ std::optional<Isa> IsaFromName(std::string_view name) {
     if (name == IsaName(isa)) return isa;
   }
   return std::nullopt;
+}
+
+std::string CpuName() {
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
 }
 
 }  // namespace dspark

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace dspark {
@@ -21,5 +22,8 @@ bool IsaSupported(Isa isa);
 // "reference", "avx2", "avx512_vnni": the names of --isa and of the reports.
 std::string_view IsaName(Isa isa);
 std::optional<Isa> IsaFromName(std::string_view name);
+
+// The processor's own name, "AMD EPYC 9R14": "model name" of /proc/cpuinfo, "unknown" where it has none.
+std::string CpuName();
 
 }  // namespace dspark

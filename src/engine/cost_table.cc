@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -13,75 +14,126 @@
 namespace dspark {
 namespace {
 
-constexpr int kWidths[] = {1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64};
+// What says most about draft lengths comes first: time may run out.
+constexpr int kWidths[] = {1, 2, 4, 8, 16, 3, 6, 12, 5, 7, 10, 32, 64};
 constexpr int kDepth = 64;  // context before the measured rows
+
+bool Indispensable(int rows) { return rows <= 8 && std::has_single_bit(unsigned(rows)); }
 
 // Narrow passes decide draft lengths and are cheap to repeat; wide ones are neither.
 int Repeats(int rows) { return rows <= 8 ? 5 : rows <= 16 ? 3 : 2; }
 
+constexpr double kRate = 0.02;     // of a point towards an observation
+constexpr double kForget = 0.125;  // of a point's freshness, per step that did not come near it
+
+double NowMs() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 double TimeForward(Target& target, const Segment& segment) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = NowMs();
   target.Forward({&segment, 1}, {});
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return NowMs() - start;
+}
+
+double Interpolate(std::span<const CostTable::Point> points, int rows) {
+  DSPARK_CHECK(!points.empty());
+  const auto upper = std::lower_bound(points.begin(), points.end(), rows,
+                                      [](const CostTable::Point& p, int r) { return p.rows < r; });
+  if (upper == points.end()) return points.back().ms * rows / points.back().rows;
+  if (upper->rows == rows || upper == points.begin()) return upper->ms;
+  const CostTable::Point &a = upper[-1], &b = *upper;
+  return a.ms + (b.ms - a.ms) * (rows - a.rows) / (b.rows - a.rows);
+}
+
+void MakeMonotone(std::vector<CostTable::Point>* points) {
+  for (size_t i = 1; i < points->size(); ++i)
+    (*points)[i].ms = std::max((*points)[i].ms, (*points)[i - 1].ms);
 }
 
 }  // namespace
 
-CostTable::CostTable(std::vector<Point> points) : points_(std::move(points)) {
+CostTable::CostTable(std::vector<Point> points)
+    : points_(std::move(points)), estimates_(points_), first_(points_), stale_(points_.size(), 1.0) {
   for (size_t i = 0; i < points_.size(); ++i) {
     DSPARK_CHECK(points_[i].ms > 0 && (i == 0 || points_[i].rows > points_[i - 1].rows));
-    if (i > 0) points_[i].ms = std::max(points_[i].ms, points_[i - 1].ms);
   }
+  MakeMonotone(&points_);
 }
 
-double CostTable::Ms(int rows) const {
-  DSPARK_CHECK(!points_.empty());
-  const auto upper = std::lower_bound(points_.begin(), points_.end(), rows,
-                                      [](const Point& p, int r) { return p.rows < r; });
-  if (upper == points_.end()) return level_ * points_.back().ms * rows / points_.back().rows;
-  if (upper->rows == rows || upper == points_.begin()) return level_ * upper->ms;
-  const Point &a = upper[-1], &b = *upper;
-  return level_ * (a.ms + (b.ms - a.ms) * (rows - a.rows) / (b.rows - a.rows));
+double CostTable::Ms(int rows) const { return Interpolate(points_, rows); }
+
+// 1 at the point, falling to 0 at its neighbours; the first and last point stand for all rows beyond them.
+double CostTable::Nearness(size_t point, int rows) const {
+  const int at = points_[point].rows;
+  if (rows == at) return 1;
+  if (rows < at) {
+    return point == 0 ? 1 : std::max(0.0, 1 - double(at - rows) / (at - points_[point - 1].rows));
+  }
+  if (point + 1 == points_.size()) return 1;
+  return std::max(0.0, 1 - double(rows - at) / (points_[point + 1].rows - at));
 }
 
 void CostTable::Observe(int rows, double ms) {
-  const double ratio = ms / (Ms(rows) / level_);
-  level_ += 0.02 * (std::clamp(ratio, level_ / 2, level_ * 2) - level_);
+  const double surprise = std::clamp(ms / Interpolate(estimates_, rows), 0.5, 2.0) - 1;
+  double fresh = 0;  // points' worth of freshness: the nearness to `rows` alone adds up to 1
+  for (size_t i = 0; i < stale_.size(); ++i) {
+    stale_[i] = (1 - Nearness(i, rows)) * (stale_[i] + kForget * (1 - stale_[i]));
+    fresh += 1 - stale_[i];
+  }
+  for (size_t i = 0; i < estimates_.size(); ++i) {
+    estimates_[i].ms *= 1 + kRate * surprise * std::max(Nearness(i, rows), stale_[i] / fresh);
+  }
+  points_ = estimates_;
+  MakeMonotone(&points_);
 }
 
-CostTable MeasureCosts(Target& target, BlockPool& blocks) {
+double CostTable::Drift() const {
+  double most = 1;
+  for (size_t i = 0; i < first_.size(); ++i) {
+    const double moved = estimates_[i].ms / first_[i].ms;
+    most = std::max({most, moved, 1 / moved});
+  }
+  return most;
+}
+
+CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms) {
   const int widest = std::min(target.limits().max_rows, target.limits().max_logit_rows);
   // A short context, or a pool too small for the usual depth, is measured from an empty context.
   KvTable kv(blocks);
   const int context = target.limits().max_context;
   const int depth = context >= kDepth + widest && kv.Reserve(kDepth + widest) ? kDepth : 0;
-  std::vector<int> widths;
+  std::vector<CostTable::Point> points;  // in the order of measuring
   for (int rows : kWidths) {
-    if (rows <= widest && depth + rows <= context && kv.Reserve(depth + rows)) widths.push_back(rows);
-  }
-  DSPARK_CHECK(!widths.empty());  // a pool holds one row at least
-  std::vector<int32_t> tokens(std::max(depth, widths.back()), 1);
-  if (depth > 0) {
-    for (int done = 0; done < depth; done += target.limits().max_rows) {
-      const int rows = std::min(depth - done, target.limits().max_rows);
-      TimeForward(
-          target,
-          {.tokens = {tokens.data(), size_t(rows)}, .position = done, .kv = &kv, .logits_from = rows});
+    if (rows <= widest && depth + rows <= context && kv.Reserve(depth + rows)) {
+      points.push_back({rows, std::numeric_limits<double>::max()});
     }
   }
-  // The least of several passes: what else the machine does only adds. All widths in turn; the first turn
-  // warms up.
-  std::vector<CostTable::Point> points;
-  points.reserve(widths.size());
-  for (const int rows : widths) points.push_back({rows, std::numeric_limits<double>::max()});
-  for (int turn = 0; turn <= Repeats(1); ++turn) {
+  DSPARK_CHECK(!points.empty());  // a pool holds one row at least
+  const std::vector<int32_t> tokens(kDepth, 1);
+  for (int done = 0; done < depth; done += target.limits().max_rows) {
+    const size_t rows = std::min(depth - done, target.limits().max_rows);
+    TimeForward(target,
+                {.tokens = {tokens.data(), rows}, .position = done, .kv = &kv, .logits_from = int(rows)});
+  }
+  const auto time = [&](int rows) {
+    return TimeForward(target, {.tokens = {tokens.data(), size_t(rows)}, .position = depth, .kv = &kv});
+  };
+  time(1);  // a cold first pass would price more rows as free
+
+  // The least of several passes: what else the machine does only adds.
+  const double end = NowMs() + budget_ms;
+  for (int turn = 0; turn < Repeats(1); ++turn) {
     for (auto& point : points) {
-      if (turn > Repeats(point.rows) || (turn == 0 && point.rows > 8)) continue;
-      const double ms =
-          TimeForward(target, {.tokens = {tokens.data(), size_t(point.rows)}, .position = depth, .kv = &kv});
-      if (turn > 0) point.ms = std::min(point.ms, std::max(ms, 1e-6));
+      const bool due = turn < Repeats(point.rows) && NowMs() < end;
+      if (due || (turn == 0 && Indispensable(point.rows))) {
+        point.ms = std::min(point.ms, std::max(time(point.rows), 1e-6));
+      }
     }
   }
+  std::erase_if(points, [](const auto& point) { return point.ms == std::numeric_limits<double>::max(); });
+  std::ranges::sort(points, {}, &CostTable::Point::rows);
   return CostTable(std::move(points));
 }
 

@@ -1,7 +1,7 @@
 // What a forward pass costs on this machine, with this model and thread count: milliseconds by number of
 // rows.
 //
-// Measured once in well under a second, kept in the user's cache directory, refreshed by what steps really
+// Measured once in well under a second, kept in the user's cache directory, corrected by what steps really
 // cost. The planner prices draft lengths with it, which is what keeps speculation from ever being slower than
 // plain decoding.
 #pragma once
@@ -22,27 +22,39 @@ class CostTable {
   };
 
   CostTable() = default;
-  // Points by increasing rows, all ms > 0. The table is made monotone: more rows never cost less.
+  // Points by increasing rows, all ms > 0.
   explicit CostTable(std::vector<Point> points);
 
-  // Interpolated between points, proportional beyond the last one.
+  // More rows never cost less: a point that costs less than one before it is read as that one. Interpolated
+  // between points, proportional beyond the last one.
   double Ms(int rows) const;
+  // As they are read.
   const std::vector<Point>& points() const { return points_; }
 
-  // A step of `rows` rows took `ms`: the table's level follows slowly, outliers count little.
+  // A step of `rows` rows took `ms`. The points beside it follow slowly, by nearness; an outlier counts
+  // little. Points no recent step came near follow the mean movement of the others: a table measured on a
+  // busy machine gets its level right everywhere, though only some widths are run.
   void Observe(int rows, double ms);
 
+  // The factor, 1 or more, by which the point that moved most has moved since the table was made.
+  double Drift() const;
+
  private:
-  std::vector<Point> points_;
-  double level_ = 1;  // measured / tabulated, a slow running mean
+  double Nearness(size_t point, int rows) const;
+
+  std::vector<Point> points_;     // as read: `estimates_`, made monotone
+  std::vector<Point> estimates_;  // each point's own slow running mean
+  std::vector<Point> first_;      // as the table was made
+  std::vector<double> stale_;     // of each point: 0 just observed … 1 not for many steps
 };
 
-// Runs verify-shaped passes of 1 … 64 rows at a short context, a few times each: about 0.3 s for a small
-// model.
-CostTable MeasureCosts(Target& target, BlockPool& blocks);
+// Runs verify-shaped passes of 1 … 64 rows at a short context. 1, 2, 4 and 8 rows are run once at least; for
+// `budget_ms` more widths follow, then repetitions. Widths there was no time for are no points of the table.
+// A warm-up comes first. About 0.4 s for a small model, and the warm-up and `budget_ms` for a large one.
+CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms = 600);
 
-// The cache: one small JSON file per key (model file, size, threads, instruction set). A missing or
-// unreadable file is an Error and means: measure.
+// The cache: one small JSON file per machine, model and settings. A missing or unreadable file is an Error
+// and means: measure.
 Result<CostTable> LoadCosts(const std::string& path);
 Status SaveCosts(const std::string& path, const CostTable& table);
 

@@ -4,6 +4,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <thread>
+
+#include "tiny_model.h"
 
 namespace dspark {
 namespace {
@@ -26,6 +30,57 @@ TEST(CostTable, FollowsASlowerMachineAndShrugsOffOutliers) {
   EXPECT_NEAR(costs.Ms(8), 3.0, 0.04);
 }
 
+// What every point of `costs` should be read as.
+void ExpectNear(const CostTable& costs, const std::map<int, double>& truth) {
+  for (const auto& [rows, ms] : truth) EXPECT_NEAR(costs.Ms(rows), ms, 0.05 * ms) << rows << " rows";
+}
+
+// Measured while something else ran, then only plain steps: the wide points must not look dear for good.
+TEST(CostTable, OneWidthCorrectsTheLevelOfAll) {
+  CostTable costs({{1, 2.0}, {4, 2.6}, {16, 6.0}});
+  for (int i = 0; i < 400; ++i) costs.Observe(1, 1.0);
+  ExpectNear(costs, {{1, 1.0}, {4, 1.3}, {16, 3.0}});
+  EXPECT_NEAR(costs.Drift(), 2.0, 0.05);
+}
+
+TEST(CostTable, OneBadPointIsCorrectedAlone) {
+  for (const int bad : {1, 4, 16}) {
+    const std::map<int, double> truth{{1, 1.0}, {4, 1.3}, {16, 3.0}};
+    std::vector<CostTable::Point> points;
+    for (const auto& [rows, ms] : truth) points.push_back({rows, rows == bad ? 3 * ms : ms});
+    CostTable costs(points);
+    EXPECT_EQ(costs.Drift(), 1.0);
+    for (int i = 0; i < 1500; ++i) {
+      const int rows = std::array{1, 4, 16}[i % 3];
+      costs.Observe(rows, truth.at(rows));
+    }
+    ExpectNear(costs, truth);
+    EXPECT_NEAR(costs.Drift(), 3.0, 0.15);
+  }
+}
+
+TEST(CostTable, AStepBetweenPointsMovesBothByNearness) {
+  CostTable costs({{1, 1.0}, {4, 4.0}, {8, 8.0}});
+  for (int i = 0; i < 40; ++i) {  // all points fresh
+    for (const int rows : {1, 4, 8}) costs.Observe(rows, rows);
+  }
+  ASSERT_EQ(costs.Drift(), 1.0);
+  costs.Observe(7, 2 * 7.0);
+  const double far = costs.Ms(4) / 4 - 1, near = costs.Ms(8) / 8 - 1;
+  EXPECT_NEAR(near / far, 3, 0.01);
+  EXPECT_LT(costs.Ms(1) - 1, far);
+}
+
+TEST(CostTable, IsReadMonotoneHoweverItMoves) {
+  CostTable costs({{1, 1.0}, {4, 1.3}, {16, 3.0}});
+  for (int i = 0; i < 400; ++i) costs.Observe(i % 2 ? 1 : 4, i % 2 ? 2.0 : 1.0);
+  EXPECT_NEAR(costs.Ms(1), 2.0, 0.05);
+  EXPECT_DOUBLE_EQ(costs.Ms(4), costs.Ms(1));
+  // What is hidden behind a dearer narrow point is its true cost all the same.
+  for (int i = 0; i < 400; ++i) costs.Observe(1, 0.5);
+  EXPECT_LT(costs.Ms(4), 1.05);
+}
+
 TEST(CostTable, SurvivesTheDisk) {
   const auto dir = std::filesystem::temp_directory_path() / "dspark-cost-table-test";
   std::filesystem::remove_all(dir);
@@ -42,6 +97,94 @@ TEST(CostTable, SurvivesTheDisk) {
     EXPECT_FALSE(LoadCosts(path).ok()) << bad;
   }
   std::filesystem::remove_all(dir);
+}
+
+// A target whose passes take `ms_per_pass`, whatever their rows.
+class SleepingTarget : public Target {
+ public:
+  explicit SleepingTarget(int ms_per_pass) : ms_per_pass_(ms_per_pass) {}
+  const ModelConfig& config() const override { return config_; }
+  const TargetLimits& limits() const override { return limits_; }
+  KvLayout kv_layout() const override { return {.layers = 1, .kv_heads = 1, .head_dim = 16}; }
+  TargetMemory memory() const override { return {}; }
+  Isa isa() const override { return Isa::kReference; }
+  ForwardOutput Forward(std::span<const Segment> segments, std::span<const int>) override {
+    EXPECT_EQ(segments.size(), 1u);
+    if (segments[0].logits_from == 0) ++passes[int(segments[0].tokens.size())];
+    std::this_thread::sleep_for(std::chrono::milliseconds(ms_per_pass_));
+    return {};
+  }
+
+  std::map<int, int> passes;  // by rows, those with logits
+
+ private:
+  int ms_per_pass_;
+  ModelConfig config_;
+  TargetLimits limits_;
+};
+
+std::vector<int> Rows(const CostTable& costs) {
+  std::vector<int> rows;
+  for (const auto& point : costs.points()) rows.push_back(point.rows);
+  return rows;
+}
+
+TEST(MeasureCosts, WithoutTimeOnlyWhatDraftLengthsNeed) {
+  SleepingTarget target(2);
+  BlockPool blocks(target.kv_layout(), 64);
+  const CostTable costs = MeasureCosts(target, blocks, 0);
+  EXPECT_EQ(Rows(costs), (std::vector<int>{1, 2, 4, 8}));
+  EXPECT_EQ(target.passes, (std::map<int, int>{{1, 2}, {2, 1}, {4, 1}, {8, 1}})) << "one row warms up";
+  EXPECT_GE(costs.Ms(1), 2);
+  EXPECT_DOUBLE_EQ(costs.Ms(64), 8 * costs.Ms(8)) << "beyond the last point";
+}
+
+TEST(MeasureCosts, StopsWhenTimeIsUp) {
+  SleepingTarget target(10);
+  BlockPool blocks(target.kv_layout(), 64);
+  const CostTable costs = MeasureCosts(target, blocks, 75);
+  int passes = 0;
+  for (const auto& [rows, count] : target.passes) passes += count;
+  EXPECT_LE(passes, 1 + 8) << "a warm-up, and as many passes of 10 ms as begin within 75";
+  EXPECT_GE(costs.points().size(), 4u);
+  EXPECT_EQ(target.passes.count(64), 0u) << "wide passes come last";
+}
+
+TEST(MeasureCosts, WithTimeEverythingOverAndOver) {
+  SleepingTarget target(0);
+  BlockPool blocks(target.kv_layout(), 64);
+  const CostTable costs = MeasureCosts(target, blocks, 1e6);
+  EXPECT_EQ(Rows(costs), (std::vector<int>{1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64}));
+  EXPECT_EQ(target.passes[1], 6);
+  EXPECT_EQ(target.passes[8], 5);
+  EXPECT_EQ(target.passes[16], 3);
+  EXPECT_EQ(target.passes[64], 2);
+}
+
+TEST(MeasureCosts, AtAnyContextLength) {
+  for (const int context : {1, 16, 63, 64, 65, 128}) {
+    test::TinyModelOptions options;
+    options.max_context = context;
+    options.blocks = (context + options.block_tokens - 1) / options.block_tokens;
+    test::TinyModel model(options);
+    const CostTable costs = MeasureCosts(*model.target, *model.blocks, 1e6);
+    EXPECT_EQ(costs.points().back().rows, context == 1   ? 1
+                                          : context < 64 ? (context < 32 ? 16 : 32)
+                                                         : 64)
+        << "context " << context;
+    EXPECT_EQ(model.blocks->free_blocks(), model.blocks->blocks());
+  }
+}
+
+TEST(MeasureCosts, WithFewRowsOrBlocks) {
+  test::TinyModelOptions options;
+  options.max_rows = 6;
+  test::TinyModel narrow(options);
+  EXPECT_EQ(Rows(MeasureCosts(*narrow.target, *narrow.blocks)), (std::vector<int>{1, 2, 3, 4, 5, 6}));
+  options = {};
+  options.blocks = 1;
+  test::TinyModel small(options);
+  EXPECT_EQ(MeasureCosts(*small.target, *small.blocks).points().back().rows, 16);
 }
 
 }  // namespace

@@ -1,0 +1,23 @@
+// What CLI11 lacks for flags.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dspark {
+
+// A flag that may be repeated and takes exactly one value each time, verbatim. CLI11's own list options take
+// every word that follows, and split values such as "[a,b]".
+CLI::Option* AddRepeatedText(CLI::App& app, const std::string& name, std::vector<std::string>* values,
+                             const std::string& help);
+
+// An option whose empty value ("") is a value: the optional is set whenever the option is given.
+CLI::Option* AddText(CLI::App& app, const std::string& name, std::optional<std::string>* value,
+                     const std::string& help);
+
+// Checks a number in [low, high] as CLI::Range does, which lets "nan" through.
+CLI::Validator Within(double low, double high);
+
+}  // namespace dspark
