@@ -21,6 +21,7 @@ AcceptanceEstimate::AcceptanceEstimate() {
   for (int i = 0; i < kCells; ++i) {
     by_match_[i] = {MatchPrior(i) * kPriorWeight, kPriorWeight};
     by_position_[i] = {kPositionPrior * kPriorWeight, kPriorWeight};
+    by_confidence_[i] = {kPriorWeight, kPriorWeight};
   }
 }
 
@@ -31,13 +32,35 @@ float AcceptanceEstimate::Conditional(int match_length, int k) const {
   return cell.kept / cell.seen;
 }
 
-void AcceptanceEstimate::Record(int match_length, int kept, int examined) {
+float AcceptanceEstimate::Corrected(int k, float confidence) const {
+  const Cell& cell = by_confidence_[Index(0, k)];
+  return std::min(1.0f, confidence * cell.kept / cell.seen);
+}
+
+void AcceptanceEstimate::Record(int match_length, int kept, int examined, std::span<const float> confidence) {
   auto& cells = match_length > 0 ? by_match_ : by_position_;
   for (int k = 0; k < examined; ++k) {
     Cell& cell = cells[Index(match_length, k)];
     cell.kept = kDecay * cell.kept + (k < kept ? 1.0f : 0.0f);
     cell.seen = kDecay * cell.seen + 1.0f;
+    if (k >= int(confidence.size())) continue;
+    Cell& promise = by_confidence_[Index(0, k)];
+    promise.kept = kDecay * promise.kept + (k < kept ? 1.0f : 0.0f);
+    promise.seen = kDecay * promise.seen + confidence[k];
   }
+}
+
+void AcceptanceEstimate::StartFrom(const AcceptanceEstimate& other) {
+  constexpr float kWorth = 4;
+  const auto start = [](std::array<Cell, kCells>* cells, const std::array<Cell, kCells>& from) {
+    for (int i = 0; i < kCells; ++i) {
+      const float scale = std::min(1.0f, kWorth / from[i].seen);
+      (*cells)[i] = {from[i].kept * scale, from[i].seen * scale};
+    }
+  };
+  start(&by_match_, other.by_match_);
+  start(&by_position_, other.by_position_);
+  start(&by_confidence_, other.by_confidence_);
 }
 
 void ShadowProposal::Start(const Proposal& proposal) {
@@ -45,16 +68,18 @@ void ShadowProposal::Start(const Proposal& proposal) {
   match_length_ = proposal.match_length;
   matched_ = 0;
   tokens_.assign(proposal.tokens.begin(), proposal.tokens.end());
+  confidence_.assign(proposal.confidence.begin(), proposal.confidence.end());
 }
 
-void ShadowProposal::Compare(std::span<const int32_t> committed, AcceptanceEstimate* estimate) {
+std::optional<ShadowProposal::Outcome> ShadowProposal::Compare(std::span<const int32_t> committed) {
   for (size_t i = 0; active_ && i < committed.size(); ++i) {
     const bool same = tokens_[matched_] == committed[i];
     matched_ += same;
     if (same && matched_ < int(tokens_.size())) continue;
-    estimate->Record(match_length_, matched_, matched_ + !same);
     active_ = false;
+    return Outcome{match_length_, matched_, matched_ + !same, confidence_};
   }
+  return {};
 }
 
 }  // namespace dspark

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -23,8 +24,16 @@ class AcceptanceEstimate {
   // others by k.
   float Conditional(int match_length, int k) const;
 
+  // The drafter's own c_k, corrected by how often such drafts were kept in proportion to what c promised: an
+  // untrained or miscalibrated confidence head costs a few rounds, not speed.
+  float Corrected(int k, float confidence) const;
+
   // A proposal whose first `kept` drafts were the text; `examined` of them were compared (kept or kept + 1).
-  void Record(int match_length, int kept, int examined);
+  // `confidence` of its drafts, or empty.
+  void Record(int match_length, int kept, int examined, std::span<const float> confidence = {});
+
+  // Begins with what another sequence has learned, as a prior worth a few outcomes.
+  void StartFrom(const AcceptanceEstimate& other);
 
  private:
   struct Cell {
@@ -32,6 +41,7 @@ class AcceptanceEstimate {
   };
   static constexpr int kCells = 32;
   std::array<Cell, kCells> by_match_, by_position_;
+  std::array<Cell, kCells> by_confidence_;  // of position k: kept, and the sum of c where one was seen
 
   static int Index(int match_length, int k);
 };
@@ -41,13 +51,20 @@ class ShadowProposal {
  public:
   bool active() const { return active_; }
   void Start(const Proposal& proposal);
-  // Committed tokens, in order; records the outcome once it is known.
-  void Compare(std::span<const int32_t> committed, AcceptanceEstimate* estimate);
+  void Stop() { active_ = false; }
+
+  struct Outcome {
+    int match_length = 0, kept = 0, examined = 0;
+    std::span<const float> confidence;  // valid until the next Start
+  };
+  // Committed tokens, in order. The outcome, once it is known.
+  std::optional<Outcome> Compare(std::span<const int32_t> committed);
 
  private:
   bool active_ = false;
   int match_length_ = 0, matched_ = 0;
   std::vector<int32_t> tokens_;
+  std::vector<float> confidence_;
 };
 
 }  // namespace dspark

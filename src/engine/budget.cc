@@ -4,7 +4,7 @@
 
 namespace dspark {
 
-void Budget::Choose(const CostTable& costs, int base_rows, int room, std::span<VerifyCandidate> candidates) {
+void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates) {
   order_.clear();
   for (size_t r = 0; r < candidates.size(); ++r) {
     candidates[r].length = 0;
@@ -19,14 +19,16 @@ void Budget::Choose(const CostTable& costs, int base_rows, int room, std::span<V
                    [](const Entry& a, const Entry& b) { return a.cumulative > b.cumulative; });
 
   double expected = double(candidates.size());
-  double best = kGainMargin * expected / costs.Ms(base_rows);
+  double best = kGainMargin * expected / costs.Ms(step.base_rows);
   int admitted = 0;
-  for (int n = 0; n < std::min(room, int(order_.size())); ++n) {
+  for (int n = 0; n < std::min(step.room, int(order_.size())); ++n) {
     expected += order_[n].cumulative;
-    const double rate = expected / costs.Ms(base_rows + n + 1);
+    const double rate = expected / (step.draft_ms + costs.Ms(step.base_rows + n + 1));
     if (rate > best) {
       best = rate;
       admitted = n + 1;
+    } else if (step.stop_at_first_decline) {
+      break;
     }
   }
   for (int n = 0; n < admitted; ++n) ++candidates[order_[n].sequence].length;

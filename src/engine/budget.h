@@ -4,8 +4,9 @@
 // With cumulative acceptance a[r][j] = Π_{i ≤ j} c, candidates are admitted in descending order of a (within
 // a sequence that is order of position), and the admission that gives the most (R + Σ a) / ms(rows) wins: the
 // objective of the DSpark paper's Algorithm 1 (§3.2). Because ms is a staircase, the best admission is
-// searched over all prefixes of that order. That is lossless here because the acceptances given are functions
-// of committed text only (docs/lossless.md).
+// searched over all prefixes of that order. That is lossless where the acceptances given are functions of
+// committed text only; where they come from drafts that were sampled, admission must stop at the first
+// decline as in the paper, so that no draft's admission depends on itself or a later one (docs/lossless.md).
 #pragma once
 
 #include <span>
@@ -23,11 +24,16 @@ struct VerifyCandidate {
 // Speculation must promise this much more than plain decoding: an estimate's error should not cost speed.
 inline constexpr double kGainMargin = 1.03;
 
+struct StepShape {
+  int base_rows = 0;                   // rows the step has anyway: one per decoding sequence, and prefill
+  int room = 0;                        // drafts one pass can hold
+  double draft_ms = 0;                 // what drafting would cost, while that is still to be decided
+  bool stop_at_first_decline = false;  // Algorithm 1 to the letter
+};
+
 class Budget {
  public:
-  // `base_rows`: rows the step has anyway (one per decoding sequence, and prefill). `room`: drafts one pass
-  // can hold.
-  void Choose(const CostTable& costs, int base_rows, int room, std::span<VerifyCandidate> candidates);
+  void Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates);
 
  private:
   struct Entry {

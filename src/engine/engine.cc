@@ -26,7 +26,8 @@ Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokeni
       options_(options),
       logits_copy_(target.config().vocab) {
   DSPARK_CHECK_LE(options.max_sequences, target.limits().max_logit_rows);
-  DSPARK_CHECK(drafter == nullptr || options.fixed_draft >= 0 || !costs_.points().empty());
+  DSPARK_CHECK(drafter == nullptr || options.fixed_draft >= 0 || options.threshold > 0 ||
+               !costs_.points().empty());
 }
 
 Engine::~Engine() = default;
@@ -86,6 +87,7 @@ void Engine::Admit() {
     if (promised_blocks_ + needed > blocks_.blocks()) return;
     promised_blocks_ += needed;
     if (drafter_ && next.request.speculate) drafter_->Begin(next.id, next.tokens);
+    next.acceptance.StartFrom(learned_);
     active_.push_back(std::move(waiting_.front()));
     waiting_.erase(waiting_.begin());
   }

@@ -25,6 +25,11 @@ struct EngineOptions {
   int prefill_rows = 256;  // prompt rows of one step, so that decoding sequences are not held up
   int max_draft = 15;      // longest proposal that is verified
   int fixed_draft = -1;    // ≥ 0: verify proposals of this length whatever they cost (--draft-max)
+  // > 0: verify the drafts before the first whose confidence falls below it, whatever they cost (the paper's
+  // static threshold); with `threshold_cumulative` the product of confidences up to it.
+  float threshold = 0;
+  bool threshold_cumulative = false;
+  bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
 };
 
 class Engine {
@@ -55,6 +60,8 @@ class Engine {
     bool commits = false;  // runs the last pending token: tokens come out
     int first_row = 0;     // of the batch
     int first_logit = 0;   // the batch's logit row that belongs to the last pending token
+    bool drafts = false;   // runs the drafter this step
+    bool probes = false;   // though it does not seem to pay
     AcceptResult result{};
   };
 
@@ -68,7 +75,17 @@ class Engine {
   void Verify(const ForwardOutput& output);
   void Commit(const ForwardOutput& output);
 
-  void TrimByCost(int rows, int room);
+  // propose.cc
+  bool Adaptive() const { return options_.fixed_draft < 0 && !(options_.threshold > 0); }
+  int DraftRoom(const Slot& slot) const;
+  StepShape ShapeOfStep() const;
+  void PlanDrafts();
+  void ObserveDraftCost();
+  void TrimByCost();
+  float Conditional(const Sequence& sequence, int k) const;
+  int Confident(const Sequence& sequence) const;
+  void Learn(const Slot& slot, std::span<const int32_t> committed);
+
   void VerifySlot(Slot& slot, const ForwardOutput& output);
   void CommitSlot(Slot& slot, const ForwardOutput& output);
   // Appends one token and its event. True when it ends the reply.
@@ -76,7 +93,6 @@ class Engine {
   void AddLogprobs(int top, std::span<const float> logits, TokenEvent* event) const;
   void RecordStats(const Slot& slot, int committed);
   void RemoveFinished();
-  int DraftRoom(const Sequence& sequence) const;
   int BlocksFor(const Request& request) const;
 
   Target& target_;
@@ -104,6 +120,8 @@ class Engine {
   std::vector<ObservedRows> observed_;
   std::vector<TokenEvent> events_;
   Budget budget_;
+  DraftCost draft_cost_;
+  AcceptanceEstimate learned_;  // from all sequences: what new ones begin with
   double draft_ms_ = 0, verify_ms_ = 0, step_start_ms_ = 0;
 };
 

@@ -55,12 +55,12 @@ Sequence::Sequence(SequenceId sequence_id, Request r, BlockPool& pool, const Tok
       request(std::move(r)),
       tokens(request.prompt),
       kv(pool),
-      text(tokenizer, request.stop) {
+      text(tokenizer, request.stop),
+      sampler(request, request.sampling.NeedsHistory() ? &history.emplace(vocab) : nullptr) {
   tokens.reserve(request.prompt.size() + request.max_tokens);
   stats.prompt_tokens = int(request.prompt.size());
-  if (request.sampling.NeedsHistory()) {
-    history = std::make_unique<TokenHistory>(vocab);
-    for (int32_t token : request.prompt) history->AddPrompt(token);
+  for (int32_t token : request.prompt) {
+    if (history) history->AddPrompt(token);
   }
 }
 

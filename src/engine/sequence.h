@@ -7,11 +7,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/acceptance.h"
-#include "engine/request.h"
+#include "engine/draft_plan.h"
+#include "engine/request_sampler.h"
 #include "kv/block_pool.h"
 #include "load/tokenizer.h"
 
@@ -42,10 +44,12 @@ struct Sequence {
   std::vector<int32_t> tokens;  // prompt, then what was committed
   int computed = 0;             // positions in the KV cache
   KvTable kv;
-  std::unique_ptr<TokenHistory> history;  // only where penalties need it
+  std::optional<TokenHistory> history;  // only where penalties need it
   ReplyText text;
   Proposal proposal;  // of the present step
+  RequestSampler sampler;
   AcceptanceEstimate acceptance;
+  DraftBackoff backoff;
   ShadowProposal shadow;
   SequenceStats stats;
   FinishReason finish = FinishReason::kNone;

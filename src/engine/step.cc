@@ -1,19 +1,11 @@
 // One step of the engine, in the words of the paper: plan, propose, trim, forward, verify, commit.
 #include <algorithm>
-#include <chrono>
 
+#include "engine/clock.h"
 #include "engine/engine.h"
 #include "kernels/ops.h"
 
 namespace dspark {
-namespace {
-
-double NowMs() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-}  // namespace
 
 std::span<const TokenEvent> Engine::Step() {
   events_.clear();
@@ -46,67 +38,6 @@ void Engine::Plan() {
       if (!decoding) prompt_room -= rows;
       slots_.push_back({.sequence = sequence.get(), .rows = rows, .commits = rows == sequence->Pending()});
     }
-  }
-}
-
-// Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with
-// the context.
-int Engine::DraftRoom(const Sequence& sequence) const {
-  const int reply = sequence.request.max_tokens - sequence.Generated() - 1;
-  return std::max(0, std::min(reply, options_.fixed_draft >= 0 ? options_.fixed_draft : options_.max_draft));
-}
-
-void Engine::Propose() {
-  propose_.clear();
-  for (Slot& slot : slots_) {
-    slot.sequence->proposal.Clear();
-    // A prompt's last pass gives one token: rounds, and with them τ, are counted from the next pass on.
-    if (!drafter_ || !slot.commits || slot.sequence->Generated() == 0 || !slot.sequence->request.speculate)
-      continue;
-    const int most = std::min(DraftRoom(*slot.sequence), drafter_->max_tokens());
-    if (most > 0) propose_.push_back({slot.sequence->id, most, &slot.sequence->proposal});
-  }
-  if (!propose_.empty()) drafter_->Propose(propose_);
-  draft_ms_ = NowMs() - step_start_ms_;
-}
-
-// Cuts every proposal to the length that pays and that the pass has room for. What is cut stays under
-// observation.
-void Engine::Trim() {
-  int rows = 0, commits = 0;
-  for (Slot& slot : slots_) {
-    rows += slot.rows;
-    commits += slot.commits;
-    if (!slot.sequence->shadow.active()) slot.sequence->shadow.Start(slot.sequence->proposal);
-  }
-  int room = std::min(target_.limits().max_rows - rows, target_.limits().max_logit_rows - commits);
-  if (options_.fixed_draft < 0) return TrimByCost(rows, room);
-  for (Slot& slot : slots_) {
-    slot.sequence->proposal.Trim(room);
-    room -= slot.sequence->proposal.size();
-  }
-}
-
-void Engine::TrimByCost(int rows, int room) {
-  conditional_.clear();
-  for (Slot& slot : slots_) {
-    const Proposal& proposal = slot.sequence->proposal;
-    for (int k = 0; k < proposal.size(); ++k) {
-      conditional_.push_back(slot.sequence->acceptance.Conditional(proposal.match_length, k));
-    }
-  }
-  if (conditional_.empty()) return;
-  candidates_.clear();
-  size_t offset = 0;
-  for (Slot& slot : slots_) {
-    const size_t n = slot.sequence->proposal.tokens.size();
-    if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, n)});
-    offset += n;
-  }
-  budget_.Choose(costs_, rows, room, candidates_);
-  auto candidate = candidates_.begin();
-  for (Slot& slot : slots_) {
-    if (slot.commits) slot.sequence->proposal.Trim((candidate++)->length);
   }
 }
 
@@ -159,7 +90,8 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
   Sequence& sequence = *slot.sequence;
   const Proposal& proposal = sequence.proposal;
   draft_q_.clear();
-  for (const SparseDistribution& q : proposal.q) draft_q_.push_back({q.ids, q.probs});
+  for (int k = 0; proposal.sampled() && k < proposal.size(); ++k)
+    draft_q_.push_back({proposal.Q(k).ids, proposal.Q(k).probs});
   int pushed = 0;
   // Row k's served distribution, made only if the accept rule gets that far. Its penalties see drafts 1 … k.
   const auto row = [&](int k) -> const Distribution& {
@@ -170,15 +102,19 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
       row_logits = logits_copy_;
     }
     for (; sequence.history && pushed < k; ++pushed) sequence.history->Push(proposal.tokens[pushed]);
-    ServedDistribution(target_.isa(), row_logits, sequence.request.sampling, sequence.history.get(),
-                       &distribution_);
+    ServedDistribution(target_.isa(), row_logits, sequence.request.sampling,
+                       sequence.history ? &*sequence.history : nullptr, &distribution_);
     return distribution_;
   };
   const AcceptInput input{.drafts = proposal.tokens,
                           .q = draft_q_,
                           .seed = sequence.request.seed,
                           .position = sequence.tokens.size()};
-  slot.result = proposal.q.empty() ? AcceptByMatch(input, row) : AcceptByRejection(input, row);
+  // A one-hot draft is kept iff plain decoding would draw it: the reply is then plain decoding's, token for
+  // token.
+  slot.result = !proposal.sampled()      ? AcceptByMatch(input, row)
+                : options_.accept_blocks ? AcceptByBlock(input, row)
+                                         : AcceptByRejection(input, row);
   while (pushed > 0) sequence.history->Pop(proposal.tokens[--pushed]);
 }
 
@@ -218,7 +154,7 @@ void Engine::CommitSlot(Slot& slot, const ForwardOutput& output) {
   const int committed = int(sequence.tokens.size() - before);
   sequence.computed += std::min(slot.result.accepted, committed);
   sequence.kv.Truncate(sequence.computed);
-  sequence.shadow.Compare(std::span(sequence.tokens).subspan(before), &sequence.acceptance);
+  Learn(slot, std::span(sequence.tokens).subspan(before));
   RecordStats(slot, committed);
   if (ended) events_.back().stats = std::make_shared<SequenceStats>(sequence.stats);
 }

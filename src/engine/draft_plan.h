@@ -1,0 +1,40 @@
+// Whether it pays to run a drafter that costs time: its price, and when a parked one is tried again.
+#pragma once
+
+#include <vector>
+
+namespace dspark {
+
+// Milliseconds of one proposing call by number of sequences, from what calls really took.
+class DraftCost {
+ public:
+  // 0 before anything was seen: the first call is its own measurement.
+  double Ms(int sequences) const;
+  // Falls fast and rises slowly: calls that read a whole prompt first are not the rule.
+  void Observe(int sequences, double ms);
+
+ private:
+  // Until a number of sequences was seen: what a sequence more costs, as a share of one alone.
+  static constexpr double kMarginal = 0.2;
+  std::vector<double> ms_;  // [sequences]; 0: never seen
+};
+
+// A sequence whose drafts do not pay runs its drafter again after 8 steps, then 16, … 256.
+class DraftBackoff {
+ public:
+  // One step in which drafting does not seem to pay. True: try all the same, to see whether that still holds.
+  bool Tick() {
+    if (--wait_ > 0) return false;
+    wait_ = next_;
+    next_ = next_ < kLongest ? 2 * next_ : kLongest;
+    return true;
+  }
+  // Drafting pays.
+  void Reset() { wait_ = next_ = kShortest; }
+
+ private:
+  static constexpr int kShortest = 8, kLongest = 256;
+  int wait_ = kShortest, next_ = 2 * kShortest;
+};
+
+}  // namespace dspark

@@ -1,0 +1,176 @@
+// Propose and trim: which sequences draft, how many drafts are verified, and what is learned from them.
+#include <algorithm>
+
+#include "engine/clock.h"
+#include "engine/engine.h"
+
+namespace dspark {
+
+// Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with
+// the context. A prompt's last pass gives one token: rounds, and with them τ, are counted from the next pass
+// on.
+int Engine::DraftRoom(const Slot& slot) const {
+  const Sequence& sequence = *slot.sequence;
+  if (!drafter_ || !slot.commits || sequence.Generated() == 0 || !sequence.request.speculate) return 0;
+  const int reply = sequence.request.max_tokens - sequence.Generated() - 1;
+  const int most = options_.fixed_draft >= 0 ? options_.fixed_draft : options_.max_draft;
+  return std::max(0, std::min({reply, most, drafter_->max_tokens()}));
+}
+
+StepShape Engine::ShapeOfStep() const {
+  int rows = 0, commits = 0;
+  for (const Slot& slot : slots_) {
+    rows += slot.rows;
+    commits += slot.commits;
+  }
+  const TargetLimits& limits = target_.limits();
+  return {.base_rows = rows, .room = std::min(limits.max_rows - rows, limits.max_logit_rows - commits)};
+}
+
+void Engine::Propose() {
+  propose_.clear();
+  const bool plan = drafter_ && drafter_->runs_model() && Adaptive();
+  if (plan) PlanDrafts();
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    sequence.proposal.Clear();
+    const int room = DraftRoom(slot);
+    if (room == 0) continue;
+    const bool sample = sequence.sampler.Needed();
+    if (sample) sequence.sampler.Begin(target_.isa(), sequence.tokens.size());
+    propose_.push_back({.sequence = sequence.id,
+                        .max_tokens = room,
+                        .proposal = &sequence.proposal,
+                        .sampler = sample ? &sequence.sampler : nullptr,
+                        .free_only = plan && !slot.drafts});
+  }
+  if (!propose_.empty()) drafter_->Propose(propose_);
+  for (const Slot& slot : slots_) slot.sequence->sampler.End(slot.sequence->proposal);
+  draft_ms_ = NowMs() - step_start_ms_;
+  if (plan) ObserveDraftCost();
+}
+
+// Drafts are run for where, by what earlier ones came to, they would pay for themselves and for the pass that
+// drafts them; and now and then where they would not, to see whether that still holds.
+void Engine::PlanDrafts() {
+  conditional_.clear();
+  for (const Slot& slot : slots_) {
+    for (int k = 0; k < DraftRoom(slot); ++k) {
+      conditional_.push_back(slot.sequence->acceptance.Conditional(/*match_length=*/0, k));
+    }
+  }
+  candidates_.clear();
+  size_t offset = 0;
+  int drafting = 0;
+  for (const Slot& slot : slots_) {
+    const size_t room = size_t(DraftRoom(slot));
+    drafting += room > 0;
+    if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, room)});
+    offset += room;
+  }
+  StepShape shape = ShapeOfStep();
+  shape.draft_ms = draft_cost_.Ms(drafting);
+  budget_.Choose(costs_, shape, candidates_);
+  auto candidate = candidates_.begin();
+  for (Slot& slot : slots_) {
+    if (!slot.commits) continue;
+    const bool pays = (candidate++)->length > 0;
+    if (DraftRoom(slot) == 0) continue;
+    DraftBackoff& backoff = slot.sequence->backoff;
+    if (pays) backoff.Reset();
+    slot.probes = !pays && backoff.Tick();
+    slot.drafts = pays || slot.probes;
+  }
+}
+
+void Engine::ObserveDraftCost() {
+  int drafting = 0;
+  for (const ProposeRequest& request : propose_) {
+    drafting += !request.free_only && request.proposal->match_length == 0;
+  }
+  if (drafting > 0) draft_cost_.Observe(drafting, draft_ms_);
+}
+
+// Cuts every proposal to the length that is worth it and that the pass has room for. What is cut stays under
+// observation.
+void Engine::Trim() {
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);
+  }
+  if (Adaptive()) return TrimByCost();
+  int room = ShapeOfStep().room;
+  for (Slot& slot : slots_) {
+    Proposal& proposal = slot.sequence->proposal;
+    proposal.Trim(std::min(room, options_.threshold > 0 ? Confident(*slot.sequence) : proposal.size()));
+    room -= proposal.size();
+  }
+}
+
+// P(draft k + 1 kept | those before are), as far as anybody knows: functions of what was drafted before it.
+float Engine::Conditional(const Sequence& sequence, int k) const {
+  const Proposal& proposal = sequence.proposal;
+  if (k < int(proposal.confidence.size())) return sequence.acceptance.Corrected(k, proposal.confidence[k]);
+  return sequence.acceptance.Conditional(proposal.match_length, k);
+}
+
+// Drafts before the first whose confidence, by itself or with all before it, falls below the threshold.
+int Engine::Confident(const Sequence& sequence) const {
+  const Proposal& proposal = sequence.proposal;
+  float cumulative = 1;
+  for (int k = 0; k < proposal.size(); ++k) {
+    const float c = k < int(proposal.confidence.size()) ? proposal.confidence[k] : Conditional(sequence, k);
+    cumulative *= c;
+    if ((options_.threshold_cumulative ? cumulative : c) < options_.threshold) return k;
+  }
+  return proposal.size();
+}
+
+void Engine::TrimByCost() {
+  StepShape shape = ShapeOfStep();
+  conditional_.clear();
+  for (Slot& slot : slots_) {
+    const Proposal& proposal = slot.sequence->proposal;
+    for (int k = 0; k < proposal.size(); ++k) conditional_.push_back(Conditional(*slot.sequence, k));
+    shape.stop_at_first_decline |= proposal.sampled() && !proposal.confidence.empty();
+  }
+  if (conditional_.empty()) return;
+  candidates_.clear();
+  size_t offset = 0;
+  for (Slot& slot : slots_) {
+    const size_t n = slot.sequence->proposal.tokens.size();
+    if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, n)});
+    offset += n;
+  }
+  budget_.Choose(costs_, shape, candidates_);
+  auto candidate = candidates_.begin();
+  int spare = shape.room;
+  for (const VerifyCandidate& c : candidates_) spare -= c.length;
+  for (Slot& slot : slots_) {
+    if (!slot.commits) continue;
+    int length = (candidate++)->length;
+    // Only verification tells how a sampled draft fares.
+    if (slot.probes && length == 0 && spare > 0) length = 1, --spare;
+    slot.sequence->proposal.Trim(length);
+  }
+}
+
+// What became of drafts, for the planner. A draft that was not sampled counts by the text as it came,
+// verified or not.
+void Engine::Learn(const Slot& slot, std::span<const int32_t> committed) {
+  Sequence& sequence = *slot.sequence;
+  const Proposal& proposal = sequence.proposal;
+  const auto record = [&](int match_length, int kept, int examined, std::span<const float> confidence) {
+    for (AcceptanceEstimate* estimate : {&sequence.acceptance, &learned_})
+      estimate->Record(match_length, kept, examined, confidence);
+  };
+  if (proposal.sampled()) {
+    const int kept = slot.result.accepted;
+    record(proposal.match_length, kept, std::min(kept + 1, proposal.size()), proposal.confidence);
+  }
+  if (const auto seen = sequence.shadow.Compare(committed)) {
+    record(seen->match_length, seen->kept, seen->examined, seen->confidence);
+  }
+}
+
+}  // namespace dspark

@@ -1,0 +1,25 @@
+#include "engine/request_sampler.h"
+
+#include "core/rng.h"
+
+namespace dspark {
+
+int32_t RequestSampler::Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) {
+  const Distribution& q = q_.Make(isa_, ids, logits, request_.sampling, history_);
+  int32_t token = q.ids[0];
+  if (request_.sampling.Greedy()) {
+    proposal->tokens.push_back(token);
+  } else {
+    const uint64_t position = position_ + uint64_t(proposal->size());
+    token = q.Sample(UniformDouble(request_.seed, position, Purpose::kDraft));
+    proposal->Add(token, {q.ids, q.probs});
+  }
+  if (history_) history_->Push(token);
+  return token;
+}
+
+void RequestSampler::End(const Proposal& proposal) {
+  for (int k = proposal.size(); history_ && k > 0; --k) history_->Pop(proposal.tokens[size_t(k) - 1]);
+}
+
+}  // namespace dspark
