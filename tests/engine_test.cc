@@ -90,6 +90,8 @@ class ScriptedDrafter : public Drafter {
   // What sampled drafts are drawn from.
   void DrawFrom(const std::vector<int32_t>& ids) { candidates_ = std::set<int32_t>(ids.begin(), ids.end()); }
 
+  void TellConfidence(bool tell) { tell_confidence_ = tell; }
+
   int max_tokens() const override { return 15; }
   void Begin(SequenceId id, std::span<const int32_t> prompt) override { state_[id] = {prompt.size(), 0}; }
   void Propose(std::span<ProposeRequest> requests) override {
@@ -122,6 +124,10 @@ class ScriptedDrafter : public Drafter {
       const float sum = std::accumulate(probs.begin(), probs.end(), 0.0f);
       for (float& p : probs) p /= sum;
       std::discrete_distribution<size_t> draw(probs.begin(), probs.end());
+      if (tell_confidence_) {
+        const bool before = k > 0 && proposal->tokens.back() % 2 == 0;
+        proposal->confidence.push_back(k == 0 ? 0.6f : before ? 0.95f : 0.2f);
+      }
       proposal->Add(ids[draw(random_)], {ids, probs});
     } else {
       proposal->tokens.push_back(int32_t(random_() % uint32_t(vocab_)));
@@ -132,6 +138,7 @@ class ScriptedDrafter : public Drafter {
   int vocab_;
   std::mt19937 random_{7};
   std::set<int32_t> candidates_;
+  bool tell_confidence_ = false;
   std::map<SequenceId, std::vector<int32_t>> oracle_;
   std::map<SequenceId, State> state_;
 };
@@ -248,13 +255,22 @@ TEST(Engine, FixedDraftsStayWithinOnePass) {
   for (const auto& [id, reply] : RunAll(engine)) EXPECT_EQ(reply.tokens, Plain(model, requests[id]).tokens);
 }
 
-// Rejection with sampled drafts, through the whole engine: the joint distribution of the reply's first two
-// tokens against the exact one.
-TEST(Engine, SampledDraftsKeepTheDistribution) {
+struct SampledMode {
+  const char* name;
+  EngineOptions options;
+  CostTable costs;
+  bool confidence;  // drafts come with a c that tells what was drawn before them
+};
+
+class SampledDrafts : public testing::TestWithParam<SampledMode> {};
+
+// Sampled drafts through the whole engine: the joint distribution of the reply's first two tokens against the
+// exact one.
+TEST_P(SampledDrafts, KeepTheDistribution) {
   TinyModel model;
   Request request;
   request.prompt = {10, 40, 77, 12};
-  request.max_tokens = 3;
+  request.max_tokens = 4;
   request.ignore_eos = true;
   request.sampling = {.temperature = 1.5f, .top_k = 4};
   std::map<std::pair<int32_t, int32_t>, size_t> category;
@@ -275,10 +291,11 @@ TEST(Engine, SampledDraftsKeepTheDistribution) {
 
   ScriptedDrafter drafter(ScriptedDrafter::Kind::kSampled, model.vocab());
   drafter.DrawFrom(likely);
-  Engine engine(*model.target, *model.blocks, &drafter, nullptr, {}, {.fixed_draft = 2});
+  drafter.TellConfidence(GetParam().confidence);
+  Engine engine(*model.target, *model.blocks, &drafter, nullptr, GetParam().costs, GetParam().options);
   std::vector<int64_t> counts(exact.size());
   int accepted = 0;
-  constexpr int kDraws = 20000;
+  constexpr int kDraws = 6000;
   for (int i = 0; i < kDraws; ++i) {
     request.seed = uint64_t(i);
     ASSERT_TRUE(engine.Submit(request).ok());
@@ -290,8 +307,20 @@ TEST(Engine, SampledDraftsKeepTheDistribution) {
     accepted += reply.stats.accepted;
   }
   EXPECT_GT(ChiSquarePValue(counts, exact), 1e-4);
-  EXPECT_GT(accepted, kDraws / 20) << "too few drafts were kept for the comparison to mean anything";
+  EXPECT_GT(accepted, kDraws / 40) << "too few drafts were kept for the comparison to mean anything";
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    All, SampledDrafts,
+    testing::Values(
+        SampledMode{"Blocks", {.fixed_draft = 2}, {}, false},
+        SampledMode{"TokenWise", {.fixed_draft = 2, .accept_blocks = false}, {}, false},
+        SampledMode{"Threshold", {.threshold = 0.5f}, {}, true},
+        SampledMode{"Cumulative", {.threshold = 0.5f, .threshold_cumulative = true}, {}, true},
+        // A step that two drafts would pay for and one would not: what the planner must not look for.
+        SampledMode{
+            "Adaptive", {.max_sequences = 1}, CostTable({{1, 1}, {2, 1.05}, {3, 1.06}, {64, 2}}), true}),
+    [](const auto& mode) { return std::string(mode.param.name); });
 
 TEST(Engine, EndsInsideAnAcceptedBlock) {
   TinyModel model;

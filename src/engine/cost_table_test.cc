@@ -107,6 +107,8 @@ class SleepingTarget : public Target {
   const TargetLimits& limits() const override { return limits_; }
   KvLayout kv_layout() const override { return {.layers = 1, .kv_heads = 1, .head_dim = 16}; }
   TargetMemory memory() const override { return {}; }
+  const PackedMatrix& embedding() const override { return matrix_; }
+  const PackedMatrix& head() const override { return matrix_; }
   Isa isa() const override { return Isa::kReference; }
   ForwardOutput Forward(std::span<const Segment> segments, std::span<const int>) override {
     EXPECT_EQ(segments.size(), 1u);
@@ -121,6 +123,7 @@ class SleepingTarget : public Target {
   int ms_per_pass_;
   ModelConfig config_;
   TargetLimits limits_;
+  PackedMatrix matrix_;
 };
 
 std::vector<int> Rows(const CostTable& costs) {

@@ -45,7 +45,7 @@ void Engine::Propose() {
                         .free_only = plan && !slot.drafts});
   }
   if (!propose_.empty()) drafter_->Propose(propose_);
-  for (const Slot& slot : slots_) slot.sequence->sampler.End(slot.sequence->proposal);
+  for (const Slot& slot : slots_) slot.sequence->sampler.End();
   draft_ms_ = NowMs() - step_start_ms_;
   if (plan) ObserveDraftCost();
 }

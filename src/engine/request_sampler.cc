@@ -14,12 +14,16 @@ int32_t RequestSampler::Draw(std::span<const int32_t> ids, std::span<float> logi
     token = q.Sample(UniformDouble(request_.seed, position, Purpose::kDraft));
     proposal->Add(token, {q.ids, q.probs});
   }
-  if (history_) history_->Push(token);
+  if (history_) {
+    history_->Push(token);
+    pushed_.push_back(token);
+  }
   return token;
 }
 
-void RequestSampler::End(const Proposal& proposal) {
-  for (int k = proposal.size(); history_ && k > 0; --k) history_->Pop(proposal.tokens[size_t(k) - 1]);
+void RequestSampler::End() {
+  for (const int32_t token : pushed_) history_->Pop(token);
+  pushed_.clear();
 }
 
 }  // namespace dspark

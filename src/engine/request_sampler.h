@@ -22,13 +22,14 @@ class RequestSampler : public DraftSampler {
   // Penalties see the drafts before; a greedy request's draft is the argmax, and one-hot.
   int32_t Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) override;
   // After the proposal: its drafts are no history yet.
-  void End(const Proposal& proposal);
+  void End();
 
  private:
   const Request& request_;
   TokenHistory* history_;
   Isa isa_ = Isa::kReference;
   uint64_t position_ = 0;
+  std::vector<int32_t> pushed_;  // to the history, by the present proposal
   CandidateDistribution q_;
 };
 
