@@ -40,6 +40,16 @@ void SwiGlu(Isa isa, float* gate, const float* up, int n) { OpsFor(isa).swiglu(g
 
 void Exp(Isa isa, const float* x, int n, float* y) { OpsFor(isa).exp(x, n, y); }
 
+float Dot(Isa isa, const float* x, const float* y, int n) { return OpsFor(isa).dot(x, y, n); }
+float Dot(Isa isa, const uint16_t* x, const float* y, int n) { return OpsFor(isa).dot_half(x, y, n); }
+
+size_t SumAtLeast(Isa isa, std::span<const float> x, const float* w, float factor, float limit, size_t begin,
+                  std::span<int32_t> ids, int* count) {
+  *count = 0;
+  return OpsFor(isa).sum_at_least(x.data(), w, factor, begin, x.size(), limit, int(ids.size()), ids.data(),
+                                  count);
+}
+
 int ArgMax(Isa isa, std::span<const float> x) {
   const OpsTable& ops = OpsFor(isa);
   const size_t at = ops.find(x.data(), x.size(), ops.max(x.data(), x.size(), 1.0f));

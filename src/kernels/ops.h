@@ -27,6 +27,16 @@ int ArgMax(Isa isa, std::span<const float> x);
 // have k elements, 1 ≤ k ≤ x.size(). Allocates only for k > 1024.
 void TopK(Isa isa, std::span<const float> x, int k, int32_t* ids, float* values);
 
+// Σ x_i y_i over n values, in one fixed order. The second takes x in fp16.
+float Dot(Isa isa, const float* x, const float* y, int n);
+float Dot(Isa isa, const uint16_t* x, const float* y, int n);
+
+// Writes to `ids` the indices i ≥ begin with x_i + factor · w_i (rounded once) ≥ limit, in order, until x
+// ends or ids is full; `count` is how many. Returns the index to go on from, x.size() at the end. No NaN, the
+// limit finite.
+size_t SumAtLeast(Isa isa, std::span<const float> x, const float* w, float factor, float limit, size_t begin,
+                  std::span<int32_t> ids, int* count);
+
 // y_i = exp(x_i) within 1e-7 relative, n values; exactly 0 below -87.33 (and for -inf), infinity from 88.72.
 // y may be x.
 void Exp(Isa isa, const float* x, int n, float* y);

@@ -26,6 +26,10 @@ struct OpsTable {
   // ends or `capacity` are there. Returns the index to go on from.
   size_t (*above)(const float* x, size_t begin, size_t n, float threshold, bool any, int capacity,
                   int32_t* ids, int* count);
+  float (*dot)(const float* x, const float* y, int n);
+  float (*dot_half)(const uint16_t* x, const float* y, int n);  // x in fp16
+  size_t (*sum_at_least)(const float* x, const float* w, float factor, size_t begin, size_t n, float limit,
+                         int capacity, int32_t* ids, int* count);  // ops.h
 };
 
 extern const OpsTable kOpsRef;
@@ -170,8 +174,47 @@ struct OpsOf {
     return i < n ? i : n;
   }
 
+  static float Dot(const float* x, const float* y, int n) {
+    Sum sum;
+    ForEachVector(size_t(n), [&](int part, size_t i, int lanes) {
+      sum.part[part] = V::Fma(Load(x + i, lanes), Load(y + i, lanes), sum.part[part]);
+    });
+    return sum.Total();
+  }
+
+  static float DotHalf(const uint16_t* x, const float* y, int n) {
+    Sum sum;
+    ForEachVector(size_t(n), [&](int part, size_t i, int lanes) {
+      const V h = lanes == 16 ? V::LoadHalf(x + i) : V::LoadHalfFirst(x + i, lanes);
+      sum.part[part] = V::Fma(h, Load(y + i, lanes), sum.part[part]);
+    });
+    return sum.Total();
+  }
+
+  static size_t SumAtLeast(const float* x, const float* w, float factor, size_t begin, size_t n, float limit,
+                           int capacity, int32_t* ids, int* count) {
+    const auto sum = [&](size_t i) { return V::Fma(V::Load(w + i), V::Set(factor), V::Load(x + i)); };
+    const V least = V::Set(limit);
+    size_t i = begin;
+    for (; i < n && *count < capacity; i += 16) {
+      for (; i + 64 <= n; i += 64) {
+        const V best = V::Max(V::Max(sum(i), sum(i + 16)), V::Max(sum(i + 32), sum(i + 48)));
+        if (V::GreaterMask(least, best) != 0xffff) break;
+      }
+      if (i >= n) break;
+      const int lanes = n - i < 16 ? int(n - i) : 16;
+      const V s = V::Fma(Load(w + i, lanes), V::Set(factor), Load(x + i, lanes, -kInf));
+      for (uint32_t mask = ~V::GreaterMask(least, s) & 0xffff; mask; mask &= mask - 1) {
+        if (*count == capacity) return i + size_t(__builtin_ctz(mask));
+        ids[(*count)++] = int32_t(i) + __builtin_ctz(mask);
+      }
+    }
+    return i < n ? i : n;
+  }
+
   static constexpr OpsTable Table() {
-    return {SumOfSquares, ScaleBy, Rope, SwiGlu, Exp, Max, SumExp, Multiply, Find, Above};
+    return {SumOfSquares, ScaleBy, Rope,  SwiGlu, Exp,     Max,       SumExp,
+            Multiply,     Find,    Above, Dot,    DotHalf, SumAtLeast};
   }
 };
 

@@ -10,7 +10,9 @@
 #include <random>
 #include <vector>
 
+#include "core/float16.h"
 #include "kernels/rope.h"
+#include "kernels/row_table.h"
 
 namespace dspark {
 namespace {
@@ -311,6 +313,53 @@ TEST(RopeTable, DivisorsSlowPairsDown) {
   EXPECT_EQ(scaled.Row(298)[1], plain.Row(149)[1]);
   EXPECT_EQ(scaled.Row(296)[4 + 2], plain.Row(37)[4 + 2]);
   EXPECT_EQ(scaled.Row(299)[3], 1.0f);
+}
+
+TEST_P(OpsTest, DotIsWithinRounding) {
+  for (int n : kLengths) {
+    const auto x = RandomFloats(size_t(n), 7), y = RandomFloats(size_t(n), 8);
+    RowTable full(3, n, true), half(3, n, false);
+    full.SetRow(1, x.data());
+    half.SetRow(1, x.data());
+    std::vector<float> halves(x.size());
+    half.GetRow(1, halves.data());
+    const auto dots = Checked([&](Isa isa) {
+      return std::vector<float>{Dot(isa, x.data(), y.data(), n), full.Dot(isa, 1, y.data()),
+                                half.Dot(isa, 1, y.data())};
+    });
+    double exact = 0, exact_half = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      exact += double(x[i]) * double(y[i]);
+      exact_half += double(halves[i]) * double(y[i]);
+      EXPECT_EQ(halves[i], HalfToFloat(FloatToHalf(x[i])));
+    }
+    EXPECT_NEAR(dots[0], exact, 1e-6 * n);
+    EXPECT_EQ(dots[0], dots[1]);
+    EXPECT_NEAR(dots[2], exact_half, 1e-6 * n);
+    EXPECT_EQ(full.Dot(GetParam(), 0, y.data()), 0);  // the neighbouring rows stay empty
+    EXPECT_EQ(half.Dot(GetParam(), 2, y.data()), 0);
+  }
+}
+
+TEST_P(OpsTest, SumAtLeastFindsAllInOrder) {
+  for (size_t n : {1u, 15u, 16u, 17u, 64u, 100u, 1537u}) {
+    const auto x = RandomFloats(n, 3), w = RandomFloats(n, 4);
+    for (float limit : {-100.0f, 0.0f, 1.5f, x[n / 2] + w[n / 2] * 0.5f, 100.0f}) {
+      std::vector<int32_t> expected, found;
+      for (size_t i = 0; i < n; ++i) {
+        if (std::fma(w[i], 0.5f, x[i]) >= limit) expected.push_back(int32_t(i));
+      }
+      int32_t ids[5];
+      int count = 0;
+      for (size_t i = 0; i < n;) {
+        const size_t next = SumAtLeast(GetParam(), x, w.data(), 0.5f, limit, i, ids, &count);
+        ASSERT_TRUE(next > i || count > 0);
+        i = next;
+        found.insert(found.end(), ids, ids + count);
+      }
+      EXPECT_EQ(found, expected) << n << " values, limit " << limit;
+    }
+  }
 }
 
 }  // namespace

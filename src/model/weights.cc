@@ -1,118 +1,16 @@
 #include "model/weights.h"
 
-#include <algorithm>
-
-#include "load/printable.h"
-
 namespace dspark {
 namespace {
 
-struct MatrixSlot {
-  std::string name;
-  int n, k;
-  PackedMatrix* matrix;
-  bool vocabulary = false;  // embedding or head
-  const TensorView* tensor = nullptr;
-  WeightFormat format = WeightFormat::kF32;  // packed
-};
-
-struct VectorSlot {
-  std::string name;
-  int n;
-  std::vector<float>* values;
-};
-
-// Every tensor of a dense transformer and where it goes, matrices in the order a pass reads them.
-struct Slots {
-  std::vector<MatrixSlot> matrices;
-  std::vector<VectorSlot> vectors;
-};
-
-Slots SlotsOf(const ModelConfig& c, ModelWeights* w) {
-  Slots slots;
-  const int q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  for (int i = 0; i < c.layers; ++i) {
-    LayerWeights& layer = w->layers[i];
-    const auto name = [i](const char* tensor) { return fmt::format("blk.{}.{}.weight", i, tensor); };
-    slots.vectors.push_back({name("attn_norm"), c.d_model, &layer.attn_norm});
-    slots.vectors.push_back({name("ffn_norm"), c.d_model, &layer.ffn_norm});
-    if (c.qk_norm) {
-      slots.vectors.push_back({name("attn_q_norm"), c.head_dim, &layer.q_norm});
-      slots.vectors.push_back({name("attn_k_norm"), c.head_dim, &layer.k_norm});
-    }
-    slots.matrices.push_back({name("attn_q"), q, c.d_model, &layer.wq});
-    slots.matrices.push_back({name("attn_k"), kv, c.d_model, &layer.wk});
-    slots.matrices.push_back({name("attn_v"), kv, c.d_model, &layer.wv});
-    slots.matrices.push_back({name("attn_output"), c.d_model, q, &layer.wo});
-    slots.matrices.push_back({name("ffn_gate"), c.d_ffn, c.d_model, &layer.gate});
-    slots.matrices.push_back({name("ffn_up"), c.d_ffn, c.d_model, &layer.up});
-    slots.matrices.push_back({name("ffn_down"), c.d_model, c.d_ffn, &layer.down});
-  }
+// Every tensor of a dense transformer and where it goes.
+WeightSlots SlotsOf(const ModelConfig& c, ModelWeights* w) {
+  WeightSlots slots;
+  for (int i = 0; i < c.layers; ++i) AddLayerSlots(c, i, c.d_model, &w->layers[i], &slots);
   slots.vectors.push_back({"output_norm.weight", c.d_model, &w->output_norm});
   if (!c.tied_embeddings) slots.matrices.push_back({"output.weight", c.vocab, c.d_model, &w->output, true});
   slots.matrices.push_back({"token_embd.weight", c.vocab, c.d_model, &w->embedding, true});
   return slots;
-}
-
-Result<const TensorView*> Find(const TensorSource& source, const std::string& name,
-                               const std::vector<int64_t>& shape) {
-  const TensorView* tensor = source.Find(name);
-  if (!tensor) {
-    return MakeError("{}: tensor {} is missing; the file is incomplete or of another architecture",
-                     source.path(), name);
-  }
-  if (tensor->shape != shape) {
-    return MakeError(
-        "{}: tensor {} has shape [{}], expected [{}] from the model's sizes; the file is inconsistent",
-        source.path(), tensor->name, fmt::join(tensor->shape, ", "), fmt::join(shape, ", "));
-  }
-  if (!InfoOf(tensor->type).dequantize) {
-    return MakeError("{}: tensor {} holds {}, not weights; the file is inconsistent", source.path(),
-                     tensor->name, InfoOf(tensor->type).name);
-  }
-  return tensor;
-}
-
-// What a matrix is packed as: see PackWeights.
-Result<WeightFormat> FormatOf(const MatrixSlot& slot, std::optional<WeightFormat> asked,
-                              const std::string& path) {
-  const WeightFormat own = PackedFormatOf(slot.tensor->type);
-  if (!asked || *asked == own) return own;
-  if (!IsQuantized(*asked)) return *asked;
-  if (slot.k % 32 != 0) return own;
-  if (*asked == WeightFormat::kInt8 || slot.vocabulary) return WeightFormat::kInt8;
-  if (own == WeightFormat::kInt8) {
-    return MakeError(
-        "{}: tensor {} is {}; to 4 bits it would be rounded twice: take a file in F16, BF16 or F32, or "
-        "weights "
-        "int8",
-        path, Printable(slot.tensor->name), InfoOf(slot.tensor->type).name);
-  }
-  return IsQuantized(own) ? own : *asked;
-}
-
-// Fills one matrix on all workers, then gives its pages of the file back.
-void Pack(const TensorSource& source, const MatrixSlot& slot, ThreadPool& pool) {
-  const TensorView& tensor = *slot.tensor;
-  const size_t row_bytes = tensor.bytes.size() / slot.n;
-  const bool as_it_is = PackedFormatOf(tensor.type) == slot.format;
-  pool.Run([&](Worker& worker) {
-    const Range groups = worker.Share((slot.n + 15) / 16);
-    std::vector<float> values(as_it_is ? 0 : slot.k);
-    for (int g = groups.begin; g < groups.end; ++g) {
-      const uint8_t* bytes = tensor.bytes.data() + size_t(g) * 16 * row_bytes;
-      const int rows = std::min(16, slot.n - g * 16);
-      if (as_it_is) {
-        slot.matrix->SetRowGroup(g, tensor.type, bytes, row_bytes, rows);
-        continue;
-      }
-      for (int r = 0; r < rows; ++r) {
-        Dequantize(tensor.type, bytes + size_t(r) * row_bytes, slot.k, values.data());
-        slot.matrix->SetRowFromFloats(g * 16 + r, values.data());
-      }
-    }
-  });
-  source.Release(tensor);
 }
 
 }  // namespace
@@ -128,33 +26,31 @@ std::optional<WeightFormat> WeightFormatFromName(std::string_view name) {
   return {};
 }
 
+void AddLayerSlots(const ModelConfig& c, int index, int qkv_columns, LayerWeights* layer,
+                   WeightSlots* slots) {
+  const int q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  const auto name = [index](const char* tensor) { return fmt::format("blk.{}.{}.weight", index, tensor); };
+  slots->vectors.push_back({name("attn_norm"), c.d_model, &layer->attn_norm});
+  slots->vectors.push_back({name("ffn_norm"), c.d_model, &layer->ffn_norm});
+  if (c.qk_norm) {
+    slots->vectors.push_back({name("attn_q_norm"), c.head_dim, &layer->q_norm});
+    slots->vectors.push_back({name("attn_k_norm"), c.head_dim, &layer->k_norm});
+  }
+  slots->matrices.push_back({name("attn_q"), q, qkv_columns, &layer->wq});
+  slots->matrices.push_back({name("attn_k"), kv, qkv_columns, &layer->wk});
+  slots->matrices.push_back({name("attn_v"), kv, qkv_columns, &layer->wv});
+  slots->matrices.push_back({name("attn_output"), c.d_model, q, &layer->wo});
+  slots->matrices.push_back({name("ffn_gate"), c.d_ffn, c.d_model, &layer->gate});
+  slots->matrices.push_back({name("ffn_up"), c.d_ffn, c.d_model, &layer->up});
+  slots->matrices.push_back({name("ffn_down"), c.d_model, c.d_ffn, &layer->down});
+}
+
 Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool,
                                  std::optional<WeightFormat> asked) {
-  const TensorSource& source = *files.weights;
   ModelWeights weights;
   weights.layers.resize(files.config.layers);
-  Slots slots = SlotsOf(files.config, &weights);
-  for (const VectorSlot& slot : slots.vectors) {
-    DSPARK_ASSIGN_OR_RETURN(const TensorView* tensor, Find(source, slot.name, {slot.n}));
-    slot.values->resize(slot.n);
-    Dequantize(tensor->type, tensor->bytes.data(), slot.n, slot.values->data());
-  }
-  size_t bytes = 0;
-  for (MatrixSlot& slot : slots.matrices) {
-    DSPARK_ASSIGN_OR_RETURN(slot.tensor, Find(source, slot.name, {slot.n, slot.k}));
-    DSPARK_ASSIGN_OR_RETURN(slot.format, FormatOf(slot, asked, source.path()));
-    bytes += PackedMatrix::StorageBytes(slot.n, slot.k, slot.format);
-  }
-  weights.storage = Buffer<uint8_t>(bytes);
-  size_t offset = 0;
-  for (const MatrixSlot& slot : slots.matrices) {
-    *slot.matrix = PackedMatrix(slot.n, slot.k, slot.format, weights.storage.data() + offset);
-    offset += slot.matrix->Bytes();
-    Pack(source, slot, pool);
-  }
-  for (size_t i = 0; i < slots.matrices.size(); ++i) {
-    slots.matrices[i].matrix->SetNext(*slots.matrices[(i + 1) % slots.matrices.size()].matrix);
-  }
+  DSPARK_ASSIGN_OR_RETURN(weights.storage,
+                          PackSlots(*files.weights, SlotsOf(files.config, &weights), pool, asked));
   return weights;
 }
 

@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "kernels/matmul.h"
 #include "load/model_files.h"
+#include "model/weight_packer.h"
 
 namespace dspark {
 
@@ -36,16 +37,12 @@ struct ModelWeights {
 // "f32", "bf16", "int8" or "int4" as a user asks for weights; nothing for any other name.
 std::optional<WeightFormat> WeightFormatFromName(std::string_view name);
 
-// Repacks every tensor on all workers and gives the file's pages back as it goes, so that the weights are
-// resident once.
-//
-// `asked` quantises (or widens) the matrices; without it each keeps its file's precision. Norms are fp32
-// always. Three exceptions: a matrix whose rows are no whole blocks of 32 keeps the file's type when int8 or
-// int4 is asked for; the embedding and the head are int8 when int4 is; a tensor of 4 bits stays as it is when
-// int4 is.
-//
-// Error: a missing tensor, one whose shape does not fit the config, or int4 asked of a tensor that the file
-// already rounded to 8 bits: file, tensor, what to do.
+// Adds the tensors of layer `index` of a dense transformer; q, k and v read `qkv_columns` columns (d, in
+// Eagle3 2d).
+void AddLayerSlots(const ModelConfig& config, int index, int qkv_columns, LayerWeights* layer,
+                   WeightSlots* slots);
+
+// All weights of a target; formats and errors as PackSlots has them.
 Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool,
                                  std::optional<WeightFormat> asked = {});
 
