@@ -33,7 +33,7 @@ int TotalRows(std::span<const AttentionSegment> segments) {
 int MaxChunks(std::span<const AttentionSegment> segments) {
   int chunks = 1;
   for (const auto& segment : segments) {
-    if (segment.rows > 0) chunks = std::max(chunks, ChunksUpTo(segment.first_position + segment.rows - 1));
+    if (segment.rows > 0) chunks = std::max(chunks, ChunksUpTo(segment.Keys(segment.rows - 1) - 1));
   }
   return chunks;
 }
@@ -46,14 +46,14 @@ struct Tile {
   int kv_head, head, heads;
   int chunk_begin, chunk_end;
 
-  int position() const { return segment->first_position + row; }
   // Of query i, counting heads first: its row of the call and its head.
   int Row(int i) const { return segment->first_row + row + i / heads; }
   int Head(int i) const { return head + i % heads; }
-  int LastPosition() const { return position() + rows - 1; }
+  int FirstKeys() const { return segment->Keys(row); }
+  int LastKeys() const { return segment->Keys(row + rows - 1); }
   // Keys times rows of one query head, and some for what does not grow with keys.
   int64_t HeadCost() const {
-    const int keys = std::min(LastPosition() + 1, chunk_end * kChunkKeys) - chunk_begin * kChunkKeys;
+    const int keys = std::min(LastKeys(), chunk_end * kChunkKeys) - chunk_begin * kChunkKeys;
     return int64_t(rows) * (keys + 16);
   }
 };
@@ -113,7 +113,7 @@ void ForEachTile(const Call& call, F f) {
                        .heads = std::min(tile_heads, group - head),
                        .chunk_begin = 0,
                        .chunk_end = 0};
-          const int chunks = ChunksUpTo(tile.LastPosition());
+          const int chunks = ChunksUpTo(tile.LastKeys() - 1);
           const int step = call.split ? 1 : chunks;
           for (tile.chunk_begin = 0; tile.chunk_begin < chunks; tile.chunk_begin += step) {
             tile.chunk_end = tile.chunk_begin + step;
@@ -144,9 +144,10 @@ void PackQueries(const Call& call, const Tile& tile) {
   }
 }
 
-// Rows of the tile that end before `chunk`: their queries skip it.
+// Rows of the tile that see no key of `chunk`: their queries skip it.
 int RowsBefore(const Tile& tile, int chunk) {
-  return std::clamp(chunk * kChunkKeys - tile.position(), 0, tile.rows);
+  const int short_by = chunk * kChunkKeys + 1 - tile.FirstKeys();
+  return tile.segment->bidirectional ? 0 : std::clamp(short_by, 0, tile.rows);
 }
 
 // One chunk of the tile; records[i] for query i is written where query i sees a key of the chunk.
@@ -159,7 +160,8 @@ void RunChunk(const Call& call, const Tile& tile, int chunk, float* const* recor
   c.scale = call.shape.scale;
   c.rows = tile.rows - skipped;
   c.heads = tile.heads;
-  c.first_keys = tile.position() + skipped + 1 - chunk * kChunkKeys;
+  c.first_keys = tile.segment->Keys(tile.row + skipped) - chunk * kChunkKeys;
+  c.more_keys = tile.segment->bidirectional ? 0 : 1;
   c.q = call.PackedQ() + skipped * tile.heads;
   c.scores = call.Scores();
   c.records = records + skipped * tile.heads;
@@ -238,7 +240,7 @@ void MergeShare(const Call& call, const Worker& worker) {
     for (int i = begin; i < end; ++i) {
       const int row = i / heads - ordinal, head = i % heads;
       float* record = call.Partial(i / heads, head, 0);
-      for (int chunk = 1; chunk < ChunksUpTo(segment.first_position + row); ++chunk) {
+      for (int chunk = 1; chunk < ChunksUpTo(segment.Keys(row) - 1); ++chunk) {
         call.table.merge(record, call.Partial(i / heads, head, chunk), call.HeadDim());
       }
       call.table.finish(record, call.HeadDim(), call.Out(segment.first_row + row, head));

@@ -1,4 +1,4 @@
-// Causal attention of many rows over paged KV.
+// Attention of many rows over paged KV: causal, or bidirectional inside a block of rows.
 //
 // A KV block holds `block_tokens` consecutive positions of one sequence for all layers. Per layer and KV head
 // it holds K transposed, [head_dim][block_tokens], so that one vector load gives the same component of 16
@@ -8,7 +8,7 @@
 // positions; within a chunk score = scale * Σ_d q[d] k[d] in order of d, softmax over the chunk, Σ p v in
 // order of position; chunks merged in order (attention_ref.cc). It depends neither on how many rows are in
 // the call, nor on the batch, the block size, the workers or the instruction set, and nothing at a later
-// position can touch a row.
+// position than it sees can touch a row.
 #pragma once
 
 #include <cstddef>
@@ -48,6 +48,10 @@ using KvBlocks = std::span<std::byte* const>;
 struct AttentionSegment {
   KvBlocks blocks;  // cover positions 0 … first_position + rows - 1
   int first_row = 0, rows = 0, first_position = 0;
+  bool bidirectional = false;  // the rows see each other, not only those before (a drafter's block)
+
+  // Keys that row i of the segment sees: positions 0 … Keys(i) - 1.
+  int Keys(int i) const { return first_position + (bidirectional ? rows : i + 1); }
 };
 
 struct AttentionShape {

@@ -27,14 +27,18 @@ struct AttentionChunk {
   int head_dim = 0, block_tokens = 0;
   float scale = 0;
   int rows = 0, heads = 0;   // rows · heads ≤ kTileQueries
-  int first_keys = 0;        // ≥ 1: row r sees keys 0 … min(first_keys + r, kChunkKeys) - 1 of the chunk
+  int first_keys = 0;        // ≥ 1: row 0 sees keys 0 … min(first_keys, kChunkKeys) - 1 of the chunk
+  int more_keys = 1;         // each later row sees as many more: 1, or 0 where rows see each other
   const float* q = nullptr;  // [head_dim][kTileQueries]
   float* scores = nullptr;   // scratch, [kTileQueries][kChunkKeys]
   float* const* records = nullptr;             // one per query, written
   const void* k[kChunkKeys / kKeyGroup] = {};  // per group of keys: [head_dim] rows `block_tokens` apart
   const void* v[kChunkKeys / kKeyGroup] = {};  // per group of keys: [16][head_dim]
 
-  int Keys(int row) const { return first_keys + row < kChunkKeys ? first_keys + row : kChunkKeys; }
+  int Keys(int row) const {
+    const int keys = first_keys + row * more_keys;
+    return keys < kChunkKeys ? keys : kChunkKeys;
+  }
 };
 
 struct AttentionTable {

@@ -283,6 +283,45 @@ TEST_P(AttentionTest, NonFiniteRowsDoNotSpreadBackwards) {
   }
 }
 
+// Every row of a bidirectional segment is, bit for bit, the last row of a causal one with its query: whatever
+// the instruction set, the workers, the block size and the other sequences of the call.
+TEST_P(AttentionTest, RowsOfABlockSeeEachOther) {
+  const int rows = 7;
+  for (int length : {7, 40, 257, 262, IsReference() ? 300 : 519}) {
+    for (const auto& [heads, kv_heads, head_dim] : {std::tuple{9, 3, 64}, {4, 2, 16}, {32, 1, 34}}) {
+      const Case c = Make(heads, kv_heads, head_dim, {length, 30}, length % 2 ? 16 : 64);
+      auto sequences = MakeSequences(c);
+      const size_t q_width = size_t(c.QWidth());
+      const AttentionSegment contexts[] = {{sequences[0].blocks, 0, length, 0},
+                                           {sequences[1].blocks, length, 30, 0}};
+      std::vector<float> k = sequences[0].k, v = sequences[0].v, q(rows * q_width);
+      k.insert(k.end(), sequences[1].k.begin(), sequences[1].k.end());
+      v.insert(v.end(), sequences[1].v.begin(), sequences[1].v.end());
+      std::copy_n(&sequences[0].q[size_t(length - rows) * q_width], rows * q_width, q.begin());
+      q.insert(q.end(), sequences[1].q.end() - std::ptrdiff_t(3 * q_width), sequences[1].q.end());
+      std::vector<float> block(q.size()), causal(rows * q_width);
+      const AttentionSegment blocks[] = {{sequences[0].blocks, 0, rows, length - rows, true},
+                                         {sequences[1].blocks, rows, 3, 27, true}};
+      ThreadPool pool(1 + length % 3, isa_), single(1, Isa::kReference);
+      AttentionWorkspace workspace(c.shape, rows + 3, length + 30, pool.threads());
+      pool.Run([&](Worker& worker) {
+        StoreKv(worker, c.shape.layout, kLayer, contexts, k.data(), v.data(), size_t(c.KvWidth()));
+        worker.Barrier();
+        Attention(worker, c.shape, kLayer, blocks, q.data(), q_width, block.data(), q_width, workspace);
+      });
+      for (size_t row = 0; row < rows; ++row) {
+        const AttentionSegment last = {sequences[0].blocks, 0, 1, length - 1};
+        single.Run([&](Worker& worker) {
+          Attention(worker, c.shape, kLayer, {&last, 1}, &q[row * q_width], q_width, &causal[row * q_width],
+                    q_width, workspace);
+        });
+      }
+      EXPECT_EQ(std::memcmp(block.data(), causal.data(), causal.size() * sizeof(float)), 0)
+          << length << " positions, heads of " << head_dim;
+    }
+  }
+}
+
 // The bits of element `i` of a block; those it should hold after x is stored there.
 uint32_t ElementBits(KvType type, const std::vector<std::byte>& block, size_t i) {
   uint32_t bits = 0;

@@ -9,81 +9,13 @@
 #include "core/mapped_file.h"
 #include "load/family.h"
 #include "load/json_file.h"
-#include "load/printable.h"
 
 namespace dspark {
 namespace {
 
 using Json = nlohmann::json;
 
-// One JSON object of a file, for messages that name file and key. A null value counts as a missing key, as in
-// transformers.
-struct Section {
-  const Json& json;
-  std::string path;
-
-  const Json* Find(const char* key) const {
-    const auto it = json.find(key);
-    return it == json.end() || it->is_null() ? nullptr : &*it;
-  }
-
-  Error Wrong(const char* key, std::string_view expected) const {
-    const Json* value = Find(key);
-    const auto replace = Json::error_handler_t::replace;
-    return MakeError("{}: key {} is {}, expected {}", path, key,
-                     value ? Printable(value->dump(-1, ' ', true, replace), 40) : "missing", expected);
-  }
-
-  Result<int> Size(const char* key, std::optional<int> otherwise = {}) const {
-    const Json* value = Find(key);
-    if (!value && otherwise) return *otherwise;
-    if (!value || !value->is_number_unsigned() || value->get<uint64_t>() == 0 ||
-        value->get<uint64_t>() > uint64_t(std::numeric_limits<int>::max())) {
-      return Wrong(key, "a size");
-    }
-    return value->get<int>();
-  }
-
-  Result<float> Real(const char* key, std::optional<float> otherwise = {}) const {
-    const Json* value = Find(key);
-    if (!value && otherwise) return *otherwise;
-    if (!value || !value->is_number() ||
-        std::fabs(value->get<double>()) > std::numeric_limits<float>::max()) {
-      return Wrong(key, "a number");
-    }
-    return value->get<float>();
-  }
-
-  Result<bool> Flag(const char* key, bool otherwise) const {
-    const Json* value = Find(key);
-    if (!value) return otherwise;
-    if (!value->is_boolean()) return Wrong(key, "true or false");
-    return value->get<bool>();
-  }
-
-  Result<std::string> Text(const char* key, std::string otherwise) const {
-    const Json* value = Find(key);
-    if (!value) return otherwise;
-    if (!value->is_string()) return Wrong(key, "a string");
-    return value->get<std::string>();
-  }
-
-  // One token id or a list of them; empty when the key is missing.
-  Result<std::vector<int32_t>> TokenIds(const char* key) const {
-    const Json* value = Find(key);
-    std::vector<int32_t> ids;
-    if (!value) return ids;
-    for (const Json& id : value->is_array() ? *value : Json::array({*value})) {
-      if (!id.is_number_unsigned() || id.get<uint64_t>() > uint64_t(std::numeric_limits<int32_t>::max())) {
-        return Wrong(key, "a token id or a list of them");
-      }
-      ids.push_back(id.get<int32_t>());
-    }
-    return ids;
-  }
-};
-
-Result<const Family*> ReadFamily(const Section& config) {
+Result<const Family*> ReadFamily(const JsonSection& config) {
   const Json* names = config.Find("architectures");
   if (names && names->is_array() && names->size() == 1 && (*names)[0].is_string()) {
     const auto name = (*names)[0].get<std::string>();
@@ -93,7 +25,7 @@ Result<const Family*> ReadFamily(const Section& config) {
 }
 
 // Attention that only looks back a window, in the older spelling and the newer.
-Status CheckFullAttention(const Section& config) {
+Status CheckFullAttention(const JsonSection& config) {
   DSPARK_ASSIGN_OR_RETURN(const bool windowed, config.Flag("use_sliding_window", false));
   if (windowed) return config.Wrong("use_sliding_window", "false; windowed attention is not supported");
   const Json* types = config.Find("layer_types");
@@ -104,7 +36,7 @@ Status CheckFullAttention(const Section& config) {
   return config.Wrong("layer_types", "full_attention throughout; other layers are not supported");
 }
 
-Status ReadSizes(const Section& config, ModelConfig* c) {
+Status ReadSizes(const JsonSection& config, ModelConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(c->layers, config.Size("num_hidden_layers"));
   DSPARK_ASSIGN_OR_RETURN(c->d_model, config.Size("hidden_size"));
   DSPARK_ASSIGN_OR_RETURN(c->d_ffn, config.Size("intermediate_size"));
@@ -127,7 +59,7 @@ Status ReadSizes(const Section& config, ModelConfig* c) {
   return {};
 }
 
-Result<RopeScaling> ReadLlama3Scaling(const Section& rope) {
+Result<RopeScaling> ReadLlama3Scaling(const JsonSection& rope) {
   RopeScaling s;
   DSPARK_ASSIGN_OR_RETURN(s.factor, rope.Real("factor"));
   DSPARK_ASSIGN_OR_RETURN(s.low, rope.Real("low_freq_factor"));
@@ -140,13 +72,11 @@ Result<RopeScaling> ReadLlama3Scaling(const Section& rope) {
 }
 
 // theta stands beside `rope_scaling` in the older spelling and inside `rope_parameters` in the newer.
-Status ReadRope(const Section& config, ModelConfig* c) {
+Status ReadRope(const JsonSection& config, ModelConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(c->rope_theta, config.Real("rope_theta", 10000));
   const char* key = config.Find("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  const Json* parameters = config.Find(key);
-  if (!parameters) return {};
-  if (!parameters->is_object()) return config.Wrong(key, "an object");
-  const Section rope{*parameters, config.path + ": " + key};
+  if (!config.Find(key)) return {};
+  DSPARK_ASSIGN_OR_RETURN(const JsonSection rope, config.Object(key));
   DSPARK_ASSIGN_OR_RETURN(c->rope_theta, rope.Real("rope_theta", c->rope_theta));
   const char* type_key = rope.Find("rope_type") ? "rope_type" : "type";
   DSPARK_ASSIGN_OR_RETURN(const std::string type, rope.Text(type_key, "default"));
@@ -157,32 +87,36 @@ Status ReadRope(const Section& config, ModelConfig* c) {
   return {};
 }
 
-Status ReadEndTokens(const Section& config, const std::string& dir, ModelConfig* c) {
+Status ReadEndTokens(const JsonSection& config, const std::string& dir, ModelConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(const std::vector<int32_t> bos, config.TokenIds("bos_token_id"));
   if (!bos.empty()) c->bos = bos[0];
   DSPARK_ASSIGN_OR_RETURN(c->eos, config.TokenIds("eos_token_id"));
   const std::string path = dir + "/generation_config.json";
   if (!FileExists(path)) return {};
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
-  DSPARK_ASSIGN_OR_RETURN(const std::vector<int32_t> eos, (Section{json, path}.TokenIds("eos_token_id")));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<int32_t> eos, (JsonSection{json, path}.TokenIds("eos_token_id")));
   if (!eos.empty()) c->eos = eos;
   return {};
 }
 
 }  // namespace
 
+Status ReadDecoderConfig(const JsonSection& config, ModelConfig* c) {
+  DSPARK_RETURN_IF_ERROR(CheckFullAttention(config));
+  DSPARK_RETURN_IF_ERROR(ReadSizes(config, c));
+  return ReadRope(config, c);
+}
+
 Result<ModelConfig> ConfigFromHf(const std::string& dir) {
   const std::string path = dir + "/config.json";
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
-  const Section config{json, path};
+  const JsonSection config{json, path};
   ModelConfig c;
   DSPARK_ASSIGN_OR_RETURN(const Family* family, ReadFamily(config));
-  DSPARK_RETURN_IF_ERROR(CheckFullAttention(config));
   c.architecture = family->gguf;
   c.qk_norm = family->qk_norm;
   c.name = std::filesystem::path(dir).lexically_normal().filename().string();
-  DSPARK_RETURN_IF_ERROR(ReadSizes(config, &c));
-  DSPARK_RETURN_IF_ERROR(ReadRope(config, &c));
+  DSPARK_RETURN_IF_ERROR(ReadDecoderConfig(config, &c));
   DSPARK_RETURN_IF_ERROR(ReadEndTokens(config, dir, &c));
   DSPARK_RETURN_IF_ERROR(CheckConfig(c, path));
   return c;
@@ -196,7 +130,7 @@ Result<std::string> ChatTemplateFromHf(const std::string& dir) {
   }
   if (!FileExists(path)) return std::string();
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
-  return Section{json, path}.Text("chat_template", "");
+  return JsonSection{json, path}.Text("chat_template", "");
 }
 
 }  // namespace dspark

@@ -24,20 +24,38 @@ constexpr Name kLayerNames[] = {
     {"mlp.down_proj.weight", "ffn_down.weight"},       {"self_attn.q_norm.weight", "attn_q_norm.weight"},
     {"self_attn.k_norm.weight", "attn_k_norm.weight"}};
 
+// Whole names by the table; layer names by `prefix`, digits and the table of layers.
+std::string Translate(std::string_view name, std::string_view prefix, std::string_view other_prefix,
+                      std::string_view Name::*from, std::string_view Name::*to) {
+  for (const Name& whole : kWholeNames) {
+    if (name == whole.*from) return std::string(whole.*to);
+  }
+  if (!name.starts_with(prefix)) return {};
+  const std::string_view rest = name.substr(prefix.size());
+  const size_t digits = rest.find_first_not_of("0123456789");
+  if (digits == 0 || digits == std::string_view::npos || rest[digits] != '.') return {};
+  for (const Name& layer : kLayerNames) {
+    if (rest.substr(digits + 1) == layer.*from) {
+      return fmt::format("{}{}.{}", other_prefix, rest.substr(0, digits), layer.*to);
+    }
+  }
+  return {};
+}
+
 // Frequencies that old checkpoints carry along; they follow from rope_theta.
 constexpr std::string_view kInverseFrequencies = ".self_attn.rotary_emb.inv_freq";
 
-Status AddTensors(const Safetensors& file, const std::string& path, bool tied,
+Status AddTensors(const Safetensors& file, const std::string& path, const HfNaming& naming,
                   MappedWeights::Tensors* tensors) {
   for (const SafeTensor& tensor : file.tensors) {
     if (tensor.name.ends_with(kInverseFrequencies)) continue;
-    const std::string name = LlamaCppName(tensor.name);
+    const std::string name = naming.name(tensor.name);
+    if (name == kLeftOut) continue;
     if (name.empty()) {
-      return MakeError("{}: tensor {} does not belong to a dense decoder; this variant is not supported",
-                       path, Printable(tensor.name));
+      return MakeError("{}: tensor {} does not belong to a {}; this variant is not supported", path,
+                       Printable(tensor.name), naming.kind);
     }
-    if (tied && name == "output.weight") continue;
-    if (!tensor.type || !InfoOf(*tensor.type).dequantize) {
+    if (!tensor.type || (!InfoOf(*tensor.type).dequantize && name != kDraftIds)) {
       return MakeError("{}: tensor {} has dtype {}; supported are F32, F16 and BF16", path, tensor.name,
                        tensor.dtype);
     }
@@ -77,31 +95,32 @@ Result<std::vector<std::string>> HfWeightFiles(const std::string& dir) {
 }
 
 std::string LlamaCppName(std::string_view hf_name) {
-  for (const auto& [theirs, ours] : kWholeNames) {
-    if (hf_name == theirs) return std::string(ours);
-  }
-  constexpr std::string_view kPrefix = "model.layers.";
-  if (!hf_name.starts_with(kPrefix)) return {};
-  const std::string_view rest = hf_name.substr(kPrefix.size());
-  const size_t digits = rest.find_first_not_of("0123456789");
-  if (digits == 0 || digits == std::string_view::npos || rest[digits] != '.') return {};
-  for (const auto& [theirs, ours] : kLayerNames) {
-    if (rest.substr(digits + 1) == theirs) return fmt::format("blk.{}.{}", rest.substr(0, digits), ours);
-  }
-  return {};
+  return Translate(hf_name, "model.layers.", "blk.", &Name::first, &Name::second);
 }
 
-Result<std::unique_ptr<MappedWeights>> OpenHfWeights(const std::string& dir, const ModelConfig& config) {
+std::string HuggingFaceName(std::string_view llama_cpp_name) {
+  return Translate(llama_cpp_name, "blk.", "model.layers.", &Name::second, &Name::first);
+}
+
+Result<HfTensors> MapHfTensors(const std::string& dir, const HfNaming& naming) {
   DSPARK_ASSIGN_OR_RETURN(const std::vector<std::string> paths, HfWeightFiles(dir));
-  std::vector<MappedFile> files;
-  MappedWeights::Tensors tensors;
+  HfTensors result;
   for (const std::string& path : paths) {
     DSPARK_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
     DSPARK_ASSIGN_OR_RETURN(const Safetensors parsed, ParseSafetensors(file.bytes(), path));
-    DSPARK_RETURN_IF_ERROR(AddTensors(parsed, path, config.tied_embeddings, &tensors));
-    files.push_back(std::move(file));
+    DSPARK_RETURN_IF_ERROR(AddTensors(parsed, path, naming, &result.tensors));
+    result.files.push_back(std::move(file));
   }
-  return std::make_unique<MappedWeights>(dir, std::move(files), std::move(tensors));
+  return result;
+}
+
+Result<std::unique_ptr<MappedWeights>> OpenHfWeights(const std::string& dir, const ModelConfig& config) {
+  const auto name = [&](std::string_view hf_name) {
+    std::string ours = LlamaCppName(hf_name);
+    return config.tied_embeddings && ours == "output.weight" ? std::string(kLeftOut) : ours;
+  };
+  DSPARK_ASSIGN_OR_RETURN(HfTensors mapped, MapHfTensors(dir, {name, "dense decoder"}));
+  return std::make_unique<MappedWeights>(dir, std::move(mapped.files), std::move(mapped.tensors));
 }
 
 }  // namespace dspark

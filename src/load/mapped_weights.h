@@ -34,8 +34,20 @@ class MappedWeights : public TensorSource {
   Tensors tensors_;
 };
 
-// Checks that exactly the tensors of a dense decoder of this configuration are there, each of its shape: a
-// missing one cannot be run, and one too many (a bias, an expert) would be left out silently.
+using TensorShapes = std::map<std::string, std::vector<int64_t>>;  // by llama.cpp's name
+
+// The tensors blk.i.* of a dense decoder's layers.
+TensorShapes LayerShapes(const ModelConfig& config);
+
+// Each layer has nine tensors or more: a claim of more layers than tensors is refused before it is listed.
+Status CheckLayerCount(int layers, const MappedWeights& weights);
+
+// Checks that exactly these tensors are there (and rope_freqs.weight, which the configuration has taken in),
+// each of its shape: a missing one cannot be run, and one too many (a bias, an expert) would be left out
+// silently. `kind` says for messages what the file is: "dense llama model".
+Status CheckShapes(const TensorShapes& expected, const MappedWeights& weights, std::string_view kind);
+
+// The same for a whole dense decoder of this configuration.
 Status CheckTensors(const ModelConfig& config, const MappedWeights& weights);
 
 }  // namespace dspark

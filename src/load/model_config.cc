@@ -8,24 +8,22 @@
 namespace dspark {
 namespace {
 
-// Sizes up to here leave room for products with small factors in int; no model comes near.
-constexpr int kMaxSize = 1 << 24;
-
 Status CheckSizes(const ModelConfig& c, const std::string& path) {
   const std::pair<std::string_view, int> sizes[] = {
       {"layer count", c.layers},     {"hidden size", c.d_model},       {"head count", c.heads},
       {"KV head count", c.kv_heads}, {"head size", c.head_dim},        {"feed-forward size", c.d_ffn},
       {"vocabulary size", c.vocab},  {"context length", c.max_context}};
   for (const auto& [name, size] : sizes) {
-    if (size <= 0 || size > kMaxSize) {
-      return MakeError("{}: the {} is {}, outside 1 to {}; the file is damaged", path, name, size, kMaxSize);
+    if (size <= 0 || size > kMaxModelSize) {
+      return MakeError("{}: the {} is {}, outside 1 to {}; the file is damaged", path, name, size,
+                       kMaxModelSize);
     }
   }
   if (c.heads % c.kv_heads != 0) {
     return MakeError("{}: {} heads cannot share {} KV heads evenly; the file is damaged", path, c.heads,
                      c.kv_heads);
   }
-  if (int64_t{c.heads} * c.head_dim > kMaxSize) {
+  if (int64_t{c.heads} * c.head_dim > kMaxModelSize) {
     return MakeError("{}: {} heads of size {} are too many; the file is damaged", path, c.heads, c.head_dim);
   }
   if (c.head_dim % 2 != 0) {

@@ -42,6 +42,9 @@ struct ModelConfig {
   bool add_bos = false;  // raw prompts begin with bos (chat templates write it themselves)
 };
 
+// Sizes up to here leave room for products with small factors in int; no model comes near.
+inline constexpr int kMaxModelSize = 1 << 24;
+
 // What later layers rely on: sizes positive and small enough for int arithmetic, heads % kv_heads == 0,
 // head_dim even, eps and theta in range, divisors positive and finite, eos and bos inside the vocabulary.
 // Error: one line that begins with `path`.

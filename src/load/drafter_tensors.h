@@ -1,0 +1,32 @@
+// The tensors of a drafter: their names in Hugging Face checkpoints and their shapes. What reads a drafter
+// and what writes one agree here.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "core/result.h"
+#include "load/drafter_files.h"
+#include "load/mapped_weights.h"
+
+namespace dspark {
+
+// The name of drafter_files.h for a checkpoint's: DeepSpec's "layers.0.mlp.up_proj.weight", also with
+// "model." before it or SpecForge's "midlayer." for "layers.0.", is "blk.0.ffn_up.weight"; empty for a name
+// that no drafter has.
+std::string DrafterTensorName(std::string_view hf_name);
+
+// The other way round, in DeepSpec's spelling. Every name of DrafterShapes has one; empty for others.
+std::string DeepSpecTensorName(std::string_view name);
+
+// Exactly the tensors that a drafter of this configuration has.
+TensorShapes DrafterShapes(const DrafterConfig& config);
+
+// What the two kinds of file have in common once read: sizes, taps, ids and heads are in range and fit each
+// other. Error: one line that begins with `path`.
+Status CheckDrafterConfig(const DrafterConfig& config, const std::string& path);
+
+// That exactly the tensors of DrafterShapes are there, each of its shape.
+Status CheckDrafterTensors(const DrafterConfig& config, const MappedWeights& weights);
+
+}  // namespace dspark
