@@ -110,7 +110,8 @@ class Activations {
   Activations() = default;
   Activations(int max_rows, int max_cols);  // any shape up to this may be used
 
-  // Sets the shape in use for the calls that follow (on one worker, before a barrier). Content is undefined.
+  // Sets the shape in use for the calls that follow (on one worker, before a barrier). Rows keep their content
+  // if the columns stay the same; otherwise it is undefined.
   void Resize(int rows, int cols);
   int rows() const { return rows_; }
   int cols() const { return cols_; }

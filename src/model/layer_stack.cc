@@ -47,7 +47,7 @@ LayerStack::LayerStack(const ModelConfig& config, std::span<const LayerWeights> 
       attention_(shape_, limits.max_rows, limits.max_context, workers) {
   for (const LayerWeights& w : weights) {
     for (const PackedMatrix* m : {&w.wq, &w.wk, &w.wv, &w.gate, &w.up})
-      normed_int8_ |= IsQuantized(m->format());
+      normed_int8_ |= m->k() == d_model_ && IsQuantized(m->format());
     attended_int8_ |= IsQuantized(w.wo.format());
     hidden_int8_ |= IsQuantized(w.down.format());
   }
