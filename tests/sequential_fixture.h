@@ -127,12 +127,12 @@ class ForcedSampler : public DraftSampler {
   explicit ForcedSampler(std::vector<int32_t> tokens = {}, SequentialDrafter* drafter = nullptr)
       : tokens_(std::move(tokens)), drafter_(drafter) {}
 
-  int32_t Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) override {
+  int32_t Draw(std::span<const int32_t> candidates, std::span<float> values, Proposal* proposal) override {
     const size_t k = proposal->tokens.size();
-    const size_t best = size_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
-    const int32_t token = k < tokens_.size() ? tokens_[k] : ids[best];
-    this->ids.assign(ids.begin(), ids.end());
-    this->logits.insert(this->logits.end(), logits.begin(), logits.end());
+    const size_t best = size_t(std::max_element(values.begin(), values.end()) - values.begin());
+    const int32_t token = k < tokens_.size() ? tokens_[k] : candidates[best];
+    ids.assign(candidates.begin(), candidates.end());
+    logits.insert(logits.end(), values.begin(), values.end());
     if (drafter_) {  // alone in its call: lane 0
       const std::vector<float> state = SequentialDrafterPeer::LaneState(*drafter_, 0);
       states.insert(states.end(), state.begin(), state.end());

@@ -1,6 +1,9 @@
 #include "draft/registry.h"
 
+#include "core/check.h"
 #include "draft/block_drafter.h"
+#include "draft/eagle3.h"
+#include "draft/mtp.h"
 
 namespace dspark {
 
@@ -11,10 +14,11 @@ Result<std::unique_ptr<Drafter>> LoadDrafter(const DrafterFiles& files, const Ta
     case DrafterKind::kBlock:
       return LoadBlockDrafter(files, target, pool, limits);
     case DrafterKind::kEagle3:
+      return Eagle3::Load(files, target, pool, limits);
     case DrafterKind::kMtp:
-      break;
+      return Mtp::Load(files, target, pool, limits);
   }
-  return MakeError("{}: this build does not run drafters of this kind ({})", files.path, files.config.form);
+  CheckFailed(__FILE__, __LINE__, "unknown DrafterKind");
 }
 
 }  // namespace dspark

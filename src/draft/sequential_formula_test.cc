@@ -16,17 +16,15 @@ std::string TestData(const std::string& name) {
 }
 
 ModelConfig Backbone(int vocab) {
-  return {.architecture = "llama",
-          .layers = 1,
-          .d_model = kWidth,
-          .heads = 2,
-          .kv_heads = 1,
-          .head_dim = 8,
-          .d_ffn = 24,
-          .vocab = vocab,
-          .max_context = 64,
-          .rms_eps = 1e-5f,
-          .rope_theta = 10000};
+  ModelConfig config;
+  config.layers = 1;
+  config.d_model = kWidth;
+  config.heads = 2;
+  config.kv_heads = 1;
+  config.head_dim = 8;
+  config.d_ffn = 24;
+  config.vocab = vocab;
+  return config;
 }
 
 struct FormulaModel {
