@@ -338,15 +338,6 @@ Result<std::unique_ptr<Drafter>> LoadBlockDrafter(const DrafterFiles& files, con
                                                   ThreadPool& pool, const DrafterLimits& limits) {
   const DrafterConfig& config = files.config;
   const int d = config.backbone.d_model;
-  if (config.max_drafts() < 1 || config.block_size > kMaxBlockRows) {
-    return MakeError("{}: blocks of {} slots; a block drafter has {} to {}", files.path, config.block_size,
-                     config.anchor_first ? 1 : 2, kMaxBlockRows);
-  }
-  if (config.confidence_with_markov && config.markov == MarkovHead::kNone) {
-    return MakeError(
-        "{}: the confidence head reads a Markov head that is not there; the file is inconsistent",
-        files.path);
-  }
   BlockWeights weights;
   WeightSlots slots;
   slots.vectors.push_back({"enc.output_norm.weight", d, &weights.context_norm});

@@ -133,7 +133,7 @@ class BlockDrafter : public Drafter {
   MarkovSteps markov_;
 };
 
-// Error: tensors that are missing or misshapen, sizes no block drafter can have.
+// Error: tensors that are missing or misshapen.
 Result<std::unique_ptr<Drafter>> LoadBlockDrafter(const DrafterFiles& files, const Target& target,
                                                   ThreadPool& pool, const DrafterLimits& limits);
 
