@@ -137,7 +137,7 @@ TEST_P(GoldenBlockDrafter, FirstRound) {
   EXPECT_EQ(peer.pending_rows(), 40);
   const Proposal proposal = rig_->Propose();
   EXPECT_EQ(proposal.tokens, golden().Ints("greedy_chain"));
-  EXPECT_TRUE(proposal.q.empty());
+  EXPECT_FALSE(proposal.sampled());
   if (HasHeads()) ExpectConfidence(golden().Floats("confidence_greedy"), proposal.confidence);
 
   const auto context = golden().Floats("fused_context"), residual = golden().Floats("block_layer_out");
