@@ -111,7 +111,7 @@ nlohmann::json ToJson(const Session& session, const std::vector<Shape>& shapes, 
 }
 
 Result<int> Run(BenchOptions options) {
-  options.session.no_spec = true;
+  options.session.draft.no_spec = true;
   DSPARK_ASSIGN_OR_RETURN(auto session, Session::Open(options.session));
   std::vector<Shape> shapes;
   for (int rows : options.rows) shapes.push_back({rows == 1 ? "decode" : "verify", rows, options.depth, {}});

@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "apps/pull.h"
-#include "draft/prompt_lookup.h"
 #include "model/weights.h"
 
 namespace dspark {
@@ -32,14 +31,6 @@ Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name) {
   const auto format = WeightFormatFromName(name);
   if (!format) return MakeError("--weights {}: unknown; use f32, bf16, int8 or int4", name);
   return format;
-}
-
-Result<std::unique_ptr<Drafter>> MakeDrafter(const SessionOptions& options) {
-  if (options.no_spec || options.draft == "none") return std::unique_ptr<Drafter>();
-  if (options.draft == "auto" || options.draft == "lookup") {
-    return std::unique_ptr<Drafter>(std::make_unique<PromptLookup>());
-  }
-  return MakeError("--draft {}: unknown; use auto, lookup or none", options.draft);
 }
 
 // A cost table holds for one processor, model file, thread count, instruction set, context, and type of
@@ -73,11 +64,7 @@ CostTable Costs(Session& session) {
 void AddSessionFlags(CLI::App& app, SessionOptions* options) {
   app.add_option("-m,--model", options->model,
                  "Model: a GGUF file or a Hugging Face directory [the default model]");
-  app.add_option("--draft", options->draft, "Drafter: auto, lookup (prompt lookup) or none [auto]; also -md");
-  app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
-  app.add_option("--draft-max", options->draft_max,
-                 "Always verify proposals of this length, whatever they cost")
-      ->check(CLI::Range(0, 15));
+  AddDraftFlags(app, &options->draft);
   app.add_option("-c,--ctx", options->context, "Context length in tokens [the model's own, at most 8192]")
       ->check(CLI::Range(16, 1 << 20));
   app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")
@@ -107,7 +94,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   TargetLimits limits;
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
   DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
-  DSPARK_ASSIGN_OR_RETURN(session->drafter, MakeDrafter(options));
+  DSPARK_ASSIGN_OR_RETURN(const EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   const ModelConfig& config = session->files.config;
   if (options.context > config.max_context) {
@@ -116,20 +103,22 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   }
   limits.max_context = options.context > 0 ? options.context : std::min(config.max_context, kDefaultContext);
   limits.max_logit_rows = std::max(64, options.sequences);
+  DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, config));
+  limits.max_taps = source.taps();
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
+  DSPARK_ASSIGN_OR_RETURN(session->drafter, source.Make(*session->target, *session->pool, options.sequences));
 
   const int per_sequence = (limits.max_context + limits.block_tokens - 1) / limits.block_tokens;
   session->blocks =
       std::make_unique<BlockPool>(session->target->kv_layout(), per_sequence * options.sequences);
   CostTable costs;
-  if (session->drafter && options.draft_max < 0) {
+  if (session->drafter && engine.fixed_draft < 0 && !(engine.threshold > 0)) {
     session->cost_path = CostPath(session->model_path, *session);
     costs = Costs(*session);
   }
-  session->engine = std::make_unique<Engine>(
-      *session->target, *session->blocks, session->drafter.get(), session->files.tokenizer.get(),
-      std::move(costs), EngineOptions{.max_sequences = options.sequences, .fixed_draft = options.draft_max});
+  session->engine = std::make_unique<Engine>(*session->target, *session->blocks, session->drafter.get(),
+                                             session->files.tokenizer.get(), std::move(costs), engine);
   session->load_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return session;

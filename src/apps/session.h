@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "apps/draft_source.h"
 #include "engine/engine.h"
 #include "load/chat_template.h"
 #include "load/model_files.h"
@@ -18,16 +19,14 @@ namespace dspark {
 inline constexpr int kDefaultContext = 8192;
 
 struct SessionOptions {
-  std::string model;           // file, directory; empty: the default model
-  std::string draft = "auto";  // auto, lookup, none
-  bool no_spec = false;        // the same as draft none
-  int draft_max = -1;          // ≥ 0: proposals of this length, whatever they cost
-  int context = 0;             // 0: the model's own, at most 8192
-  int threads = 0;             // 0: the cores this process may use
-  std::string isa;             // empty: the best this processor has
-  std::string kv = "f16";      // what K and V are kept in: f16 or f32
-  std::string weights;         // f32, bf16, int8 or int4; empty: as in the file
-  int sequences = 1;           // decoding at once
+  std::string model;  // file, directory; empty: the default model
+  DraftOptions draft;
+  int context = 0;         // 0: the model's own, at most 8192
+  int threads = 0;         // 0: the cores this process may use
+  std::string isa;         // empty: the best this processor has
+  std::string kv = "f16";  // what K and V are kept in: f16 or f32
+  std::string weights;     // f32, bf16, int8 or int4; empty: as in the file
+  int sequences = 1;       // decoding at once
 };
 
 // Adds -m, -md, -c, -t and their friends.

@@ -1,0 +1,114 @@
+#include "apps/draft_source.h"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <filesystem>
+
+#include "draft/combined.h"
+#include "draft/prompt_lookup.h"
+#include "model/weights.h"
+
+namespace dspark {
+namespace {
+
+constexpr int kLongestDraft = 15;
+
+template <class T>
+bool ParseWhole(const std::string& text, T* value) {
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, *value);
+  return parsed.ec == std::errc() && parsed.ptr == end;
+}
+
+Status SetPolicy(const std::string& policy, EngineOptions* options) {
+  const size_t colon = policy.find(':');
+  const std::string kind = policy.substr(0, colon);
+  const std::string value = colon == std::string::npos ? "" : policy.substr(colon + 1);
+  if (policy == "adaptive" || policy == "off") return {};
+  if (kind == "fixed") {
+    if (ParseWhole(value, &options->fixed_draft) && options->fixed_draft >= 0 &&
+        options->fixed_draft <= kLongestDraft)
+      return {};
+    return MakeError("--policy {}: fixed takes a number of drafts from 0 to {}, such as fixed:4", policy,
+                     kLongestDraft);
+  }
+  if (kind == "threshold" || kind == "cumulative") {
+    options->threshold_cumulative = kind == "cumulative";
+    if (ParseWhole(value, &options->threshold) && options->threshold > 0 && options->threshold <= 1)
+      return {};
+    return MakeError("--policy {}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind,
+                     kind);
+  }
+  return MakeError("--policy {}: unknown; use adaptive, fixed:N, threshold:P, cumulative:P or off", policy);
+}
+
+}  // namespace
+
+void AddDraftFlags(CLI::App& app, DraftOptions* options) {
+  app.add_option("--draft", options->draft,
+                 "Drafter: a file or directory, auto, lookup (prompt lookup) or none [auto]; also -md");
+  app.add_option(
+      "--draft-weights", options->weights,
+      "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
+      "copy of the head");
+  app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
+  app.add_flag("--no-lookup", options->no_lookup, "The drafter alone, without prompt lookup beside it");
+  app.add_option(
+      "--policy", options->policy,
+      "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by the "
+      "drafter's confidence), off [adaptive]");
+  app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
+      ->check(CLI::Range(0, kLongestDraft));
+  app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]");
+}
+
+Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {
+  DraftSource source;
+  if (!options.weights.empty()) {
+    source.weights = WeightFormatFromName(options.weights);
+    if (!source.weights) {
+      return MakeError("--draft-weights {}: unknown; use f32, bf16, int8 or int4", options.weights);
+    }
+  }
+  if (options.no_spec || options.draft == "none" || options.policy == "off") return source;
+  source.lookup = !options.no_lookup;
+  if (options.draft == "auto" || options.draft == "lookup") return source;
+  std::error_code ignored;
+  if (!std::filesystem::exists(options.draft, ignored)) {
+    return MakeError("--draft {}: no such file or directory; give a drafter's, or auto, lookup or none",
+                     options.draft);
+  }
+  DSPARK_ASSIGN_OR_RETURN(source.files, OpenDrafter(options.draft));
+  DSPARK_RETURN_IF_ERROR(CheckDrafterFits(*source.files, target));
+  return source;
+}
+
+Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool,
+                                                   int sequences) const {
+  std::unique_ptr<Drafter> prompt_lookup, model;
+  if (lookup) prompt_lookup = std::make_unique<PromptLookup>();
+  if (!files) return prompt_lookup;
+  const TargetLimits& limits = target.limits();
+  DSPARK_ASSIGN_OR_RETURN(model, LoadDrafter(*files, target, pool,
+                                             {.max_sequences = sequences,
+                                              .max_context = limits.max_context,
+                                              .block_tokens = limits.block_tokens,
+                                              .kv_type = limits.kv_type,
+                                              .weights = weights,
+                                              .own_int4_head = weights == WeightFormat::kInt4Min}));
+  if (!lookup) return model;
+  return std::unique_ptr<Drafter>(
+      std::make_unique<CombinedDrafter>(std::move(prompt_lookup), std::move(model)));
+}
+
+Result<EngineOptions> ChooseEngineOptions(const DraftOptions& options, int sequences) {
+  EngineOptions engine{.max_sequences = sequences, .fixed_draft = options.draft_max};
+  DSPARK_RETURN_IF_ERROR(SetPolicy(options.policy, &engine));
+  if (options.accept != "block" && options.accept != "token") {
+    return MakeError("--accept {}: unknown; use block or token", options.accept);
+  }
+  engine.accept_blocks = options.accept == "block";
+  return engine;
+}
+
+}  // namespace dspark

@@ -1,0 +1,49 @@
+// -md: from what a user names to the drafter that runs.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "draft/registry.h"
+#include "engine/engine.h"
+
+namespace CLI {
+class App;
+}
+
+namespace dspark {
+
+struct DraftOptions {
+  std::string draft = "auto";       // auto, lookup, none, or a drafter's file or directory
+  bool no_spec = false;             // the same as draft none
+  bool no_lookup = false;           // a trained drafter alone, without prompt lookup beside it
+  std::string weights;              // f32, bf16, int8 or int4; empty: as in the drafter's file
+  std::string policy = "adaptive";  // adaptive, fixed:N, threshold:P, cumulative:P, off
+  int draft_max = -1;               // ≥ 0: the same as policy fixed:N
+  std::string accept = "block";     // of sampled drafts: block or token
+};
+
+// Adds -md, --policy and their friends.
+void AddDraftFlags(CLI::App& app, DraftOptions* options);
+
+// What proposes, before the target is loaded: its taps are part of the target's limits.
+struct DraftSource {
+  bool lookup = false;
+  std::optional<DrafterFiles> files;
+  std::optional<WeightFormat> weights;
+
+  int taps() const {
+    return !files ? 0 : files->config.kind == DrafterKind::kMtp ? 1 : int(files->config.taps.size());
+  }
+  // Null when nothing proposes. Error: as LoadDrafter.
+  Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences) const;
+};
+
+// Error: a name that is neither a word of -md nor a drafter's files; a drafter that does not fit the target.
+Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target);
+
+// The engine's part of the options. Error: an unknown policy, accept rule or value.
+Result<EngineOptions> ChooseEngineOptions(const DraftOptions& options, int sequences);
+
+}  // namespace dspark
