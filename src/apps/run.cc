@@ -126,6 +126,7 @@ Result<Reply> Generate(Session& session, Request request, bool stream) {
         reply.finish = event.finish;
         reply.stats = *event.stats;
       }
+      if (event.finish == FinishReason::kError) return MakeError("{}: {}", session.model_path, event.error);
       if (stream) std::fwrite(event.text.data(), 1, event.text.size(), stdout);
       if (keep_events) reply.events.push_back(event);
     }

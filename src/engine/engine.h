@@ -55,6 +55,7 @@ class Engine {
     bool commits = false;  // runs the last pending token: tokens come out
     int first_logit = 0;   // the batch's logit row that belongs to the last pending token
     AcceptResult result{};
+    bool broken = false;  // the model gave no distribution behind the accepted drafts: no next token
   };
 
   // step.cc, in this order.
@@ -72,6 +73,7 @@ class Engine {
   void CommitSlot(Slot& slot, const ForwardOutput& output);
   // Appends one token and its event. True when it ends the reply.
   bool CommitToken(Sequence& sequence, int32_t token, bool drafted, std::span<const float> logits);
+  void Fail(Sequence& sequence);
   void AddLogprobs(int top, std::span<const float> logits, TokenEvent* event) const;
   void RecordStats(const Slot& slot, int committed);
   void RemoveFinished();
