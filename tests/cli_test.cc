@@ -152,6 +152,16 @@ TEST_F(Cli, AWrongCostTableHeals) {
   EXPECT_LT(healed[1][1], 18000.0);
 }
 
+TEST_F(Cli, AModelWithoutNumbersIsOneLineAndExit1) {
+  GgufBuilder broken = BuildTinyLlama(1);
+  for (auto& tensor : broken.tensors) {
+    if (tensor.name == "blk.1.ffn_down.weight") tensor.data.replace(0, 2, "\xff\x7f");  // a scale: fp16 NaN
+  }
+  const std::string path = WriteFile(dir_.path() + "/broken.gguf", broken.Build());
+  ExpectOneLine(Run({"run", "-m", path, "hi", "--json"}), 1, "broken.gguf: the logits at position");
+  ExpectOneLine(Run({"run", "-m", path, "hi", "--temp", "1"}), 1, "are not finite");
+}
+
 TEST_F(Cli, InfoAndBench) {
   const Outcome info = Run({"info", model_, "--json"});
   ASSERT_EQ(info.exit_code, 0) << info.err;

@@ -11,6 +11,7 @@
 
 #include "chi_square.h"
 #include "draft/prompt_lookup.h"
+#include "replies.h"
 #include "tiny_model.h"
 
 namespace dspark::test {
@@ -18,39 +19,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-struct Reply {
-  std::vector<int32_t> tokens;
-  std::string text;
-  FinishReason finish = FinishReason::kNone;
-  SequenceStats stats;
-  std::vector<TokenEvent> events;
-};
-
-// Takes an engine's events apart by sequence.
-void Collect(std::span<const TokenEvent> events, std::map<SequenceId, Reply>* replies) {
-  for (const TokenEvent& event : events) {
-    Reply& reply = (*replies)[event.sequence];
-    EXPECT_EQ(reply.finish, FinishReason::kNone) << "an event after the end";
-    if (event.token >= 0) reply.tokens.push_back(event.token);
-    reply.text += event.text;
-    reply.finish = event.finish;
-    if (event.stats) reply.stats = *event.stats;
-    reply.events.push_back(event);
-  }
-}
-
-std::map<SequenceId, Reply> RunAll(Engine& engine) {
-  std::map<SequenceId, Reply> replies;
-  while (!engine.Idle()) Collect(engine.Step(), &replies);
-  return replies;
-}
-
-Reply RunOne(Engine& engine, Request request) {
-  const auto id = engine.Submit(std::move(request));
-  EXPECT_TRUE(id.ok()) << id.error().text;
-  return RunAll(engine)[id.value()];
-}
 
 Request RandomRequest(uint32_t seed, int vocab) {
   std::mt19937 random(seed);
@@ -73,11 +41,6 @@ Request RandomRequest(uint32_t seed, int vocab) {
                         .logit_bias = {{5, 1.5f}}};
   }
   return request;
-}
-
-Reply Plain(TinyModel& model, const Request& request) {
-  Engine engine(*model.target, *model.blocks, nullptr, model.files.tokenizer.get(), {}, {});
-  return RunOne(engine, request);
 }
 
 // Proposes anything: right tokens for a while, then wrong ones; the model's text when it is told it.

@@ -134,10 +134,62 @@ TEST_P(Qwen3RowInvariance, MixedBatchesEqualSingleSteps) {
                    .weights = weights});
 }
 
+// Segments longer than the slices of a pass (128 rows) and than the chunks of attention (256 positions),
+// beside others, at positions on both sides of a chunk's end.
+class LongSegments : public testing::TestWithParam<Isa> {};
+
+TEST_P(LongSegments, EqualSingleSteps) {
+  if (!IsaSupported(GetParam())) {
+    GTEST_SKIP() << "*** SKIPPED: this processor has no " << IsaName(GetParam());
+  }
+  TinyModelOptions options{.isa = GetParam(), .max_context = 640, .max_rows = 600, .max_taps = 3};
+  options.shape.max_context = options.max_context;
+  TinyModel model(options);
+  std::vector<std::vector<int32_t>> sequences;
+  std::vector<std::vector<Recorded>> expected;
+  std::vector<KvTable> kv;
+  for (const int n : {310, 560, 30}) {
+    sequences.push_back(RandomTokens(uint32_t(n), n, model.vocab()));
+    expected.push_back(OneByOne(model, sequences.back()));
+    kv.emplace_back(*model.blocks);
+    ASSERT_TRUE(kv.back().Reserve(n));
+  }
+  std::vector<int> done(sequences.size());
+  for (const std::vector<int>& rows : {std::vector{300, 45, 7}, {5, 512, 20}, {5, 3, 3}}) {
+    std::vector<Segment> segments;
+    for (size_t s = 0; s < rows.size(); ++s) {
+      segments.push_back({.tokens = std::span(sequences[s]).subspan(done[s], rows[s]),
+                          .position = done[s],
+                          .kv = &kv[s],
+                          .logits_from = std::max(0, rows[s] - 20)});
+    }
+    const ForwardOutput output = model.target->Forward(segments, kTapLayers);
+    int row = 0, logit_row = 0;
+    for (size_t s = 0; s < rows.size(); ++s) {
+      for (int k = 0; k < rows[s]; ++k, ++row) {
+        const Recorded& want = expected[s][done[s] + k];
+        const bool has_logits = k >= segments[s].logits_from;
+        const float* taps = output.taps + row * output.taps_stride;
+        ASSERT_EQ(std::memcmp(taps, want.taps.data(), want.taps.size() * sizeof(float)), 0)
+            << "taps of sequence " << s << " position " << done[s] + k;
+        if (!has_logits) continue;
+        const float* logits = output.logits + logit_row++ * output.logits_stride;
+        ASSERT_EQ(std::memcmp(logits, want.logits.data(), want.logits.size() * sizeof(float)), 0)
+            << "logits of sequence " << s << " position " << done[s] + k;
+      }
+      done[s] += rows[s];
+    }
+    EXPECT_EQ(output.logit_rows, logit_row);
+  }
+}
+
 std::string CaseName(const testing::TestParamInfo<std::tuple<Isa, TensorType, KvType>>& info) {
   const auto [isa, type, kv_type] = info.param;
   return fmt::format("{}_{}{}", IsaName(isa), InfoOf(type).name, kv_type == KvType::kF32 ? "_kv_f32" : "");
 }
+
+INSTANTIATE_TEST_SUITE_P(All, LongSegments, testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
+                         [](const auto& isa) { return std::string(IsaName(isa.param)); });
 
 const auto kIsas = testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni);
 

@@ -136,6 +136,7 @@ Result<Reply> Generate(Session& session, SequenceId id, const RunOptions& option
         reply.finish = event.finish;
         reply.stats = *event.stats;
       }
+      if (event.finish == FinishReason::kError) return MakeError("{}: {}", session.model_path, event.error);
       if (!options.json) WriteOutput(event.text);
       if (options.logprobs >= 0) reply.events.push_back(event);
     }

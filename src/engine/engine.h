@@ -63,6 +63,7 @@ class Engine {
     bool drafts = false;   // runs the drafter this step
     bool probes = false;   // though it does not seem to pay
     AcceptResult result{};
+    bool broken = false;  // the model gave no distribution behind the accepted drafts: no next token
   };
 
   // step.cc, in this order.
@@ -90,6 +91,7 @@ class Engine {
   void CommitSlot(Slot& slot, const ForwardOutput& output);
   // Appends one token and its event. True when it ends the reply.
   bool CommitToken(Sequence& sequence, int32_t token, bool drafted, std::span<const float> logits);
+  void Fail(Sequence& sequence);
   void AddLogprobs(int top, std::span<const float> logits, TokenEvent* event) const;
   void RecordStats(const Slot& slot, int committed);
   void RemoveFinished();

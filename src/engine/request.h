@@ -28,9 +28,10 @@ enum class FinishReason {
   kStop,       // an end token, a stop token or a stop string
   kLength,     // max_tokens, or the end of the context
   kCancelled,  // Engine::Cancel
+  kError,      // the model gave no distribution; TokenEvent::error says where
 };
 
-// OpenAI's words: "stop", "length"; "cancelled" is ours.
+// OpenAI's words: "stop", "length"; "cancelled" and "error" are ours.
 const char* FinishReasonName(FinishReason reason);
 
 // log p of the model's own distribution (temperature 1, nothing truncated, before penalties).
@@ -39,11 +40,11 @@ struct TokenLogprob {
   float logprob = 0;
 };
 
-// Rounds are counted after the prompt's last pass, which gives the first token. τ = (accepted + rounds) /
-// rounds.
+// Rounds are counted after the prompt's last pass, which gives the first token. τ = committed / rounds.
 struct SequenceStats {
   int prompt_tokens = 0, completion_tokens = 0;
-  int rounds = 0;                      // forward passes that committed tokens
+  int rounds = 0;                      // forward passes after the prompt's last one
+  int committed = 0;                   // tokens of the reply that came out of rounds
   int drafted = 0, accepted = 0;       // drafts verified; drafts kept
   std::vector<int> verified_at;        // [k]: rounds in which draft k + 1 was verified
   std::vector<int> accepted_at;        // [k]: rounds in which draft k + 1 was kept
@@ -51,19 +52,20 @@ struct SequenceStats {
   double decode_ms = 0;                // rounds, drafting and verification included
   double draft_ms = 0, verify_ms = 0;  // of decode_ms: proposing; target pass and accept rule
 
-  double Tau() const { return rounds ? double(accepted + rounds) / rounds : 0; }
+  double Tau() const { return rounds ? double(committed) / rounds : 0; }
 };
 
 // One committed token, in order. Text lags behind tokens while a character or a possible stop string is
 // incomplete.
 struct TokenEvent {
   SequenceId sequence = 0;
-  int32_t token = -1;               // -1: no token, only the end (cancelled)
+  int32_t token = -1;               // -1: no token, only the end (cancelled or error)
   bool drafted = false;             // an accepted draft, not the extra token of its round
   std::string text{};               // the text this token completes
   TokenLogprob logprob{};           // where top_logprobs ≥ 0
   std::vector<TokenLogprob> top{};  // best first
   FinishReason finish = FinishReason::kNone;
+  std::string error{};                           // with kError: one line
   std::shared_ptr<const SequenceStats> stats{};  // with `finish`
 };
 

@@ -57,7 +57,6 @@ struct Sequence {
   Sequence(SequenceId sequence_id, Request r, BlockPool& pool, const Tokenizer* tokenizer, int vocab);
 
   int Pending() const { return int(tokens.size()) - computed; }
-  bool Prefilling() const { return computed < int(request.prompt.size()) - 1; }
   int Generated() const { return int(tokens.size() - request.prompt.size()); }
 };
 

@@ -92,7 +92,7 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
   draft_q_.clear();
   for (int k = 0; proposal.sampled() && k < proposal.size(); ++k)
     draft_q_.push_back({proposal.Q(k).ids, proposal.Q(k).probs});
-  int pushed = 0;
+  int pushed = 0, broken = -1;  // history; the first row without a distribution
   // Row k's served distribution, made only if the accept rule gets that far. Its penalties see drafts 1 … k.
   const auto row = [&](int k) -> const Distribution& {
     float* logits = output.logits + size_t(slot.first_logit + k) * output.logits_stride;
@@ -102,8 +102,9 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
       row_logits = logits_copy_;
     }
     for (; sequence.history && pushed < k; ++pushed) sequence.history->Push(proposal.tokens[pushed]);
-    ServedDistribution(target_.isa(), row_logits, sequence.request.sampling,
-                       sequence.history ? &*sequence.history : nullptr, &distribution_);
+    const bool sound = ServedDistribution(target_.isa(), row_logits, sequence.request.sampling,
+                                          sequence.history ? &*sequence.history : nullptr, &distribution_);
+    if (!sound && broken < 0) broken = k;
     return distribution_;
   };
   const AcceptInput input{.drafts = proposal.tokens,
@@ -116,6 +117,8 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
                 : options_.accept_blocks ? AcceptByBlock(input, row)
                                          : AcceptByRejection(input, row);
   while (pushed > 0) sequence.history->Pop(proposal.tokens[--pushed]);
+  slot.broken = broken >= 0;
+  if (slot.broken) slot.result.accepted = std::min(slot.result.accepted, broken);
 }
 
 void Engine::Commit(const ForwardOutput& output) {
@@ -145,11 +148,15 @@ void Engine::CommitSlot(Slot& slot, const ForwardOutput& output) {
   }
   const size_t before = sequence.tokens.size();
   bool ended = false;
-  for (int k = 0; k <= slot.result.accepted && !ended; ++k) {
+  for (int k = 0; k < slot.result.accepted + !slot.broken && !ended; ++k) {
     const bool drafted = k < slot.result.accepted;
     const float* logits = output.logits + size_t(slot.first_logit + k) * output.logits_stride;
     ended = CommitToken(sequence, drafted ? sequence.proposal.tokens[k] : slot.result.next, drafted,
                         {logits, size_t(target_.config().vocab)});
+  }
+  if (slot.broken && !ended) {
+    Fail(sequence);
+    ended = true;
   }
   const int committed = int(sequence.tokens.size() - before);
   sequence.computed += std::min(slot.result.accepted, committed);
@@ -185,6 +192,16 @@ bool Engine::CommitToken(Sequence& sequence, int32_t token, bool drafted, std::s
   return sequence.finish != FinishReason::kNone;
 }
 
+void Engine::Fail(Sequence& sequence) {
+  sequence.finish = FinishReason::kError;
+  events_.push_back({.sequence = sequence.id,
+                     .text = sequence.text.Finish(),
+                     .finish = sequence.finish,
+                     .error = fmt::format("the logits at position {} are not finite: the model's weights are "
+                                          "damaged or overflow; get the file again, or try another",
+                                          sequence.tokens.size())});
+}
+
 void Engine::AddLogprobs(int top, std::span<const float> logits, TokenEvent* event) const {
   const float log_sum = LogSumExp(target_.isa(), logits);
   event->logprob = {event->token, logits[event->token] - log_sum};
@@ -206,6 +223,7 @@ void Engine::RecordStats(const Slot& slot, int committed) {
   const int verified = slot.sequence->proposal.size();
   const int kept = std::min(slot.result.accepted, committed);
   stats.rounds += 1;
+  stats.committed += committed;
   stats.drafted += verified;
   stats.accepted += kept;
   stats.verified_at.resize(std::max(stats.verified_at.size(), size_t(verified)));

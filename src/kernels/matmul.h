@@ -118,8 +118,9 @@ class Activations {
   float* Row(int r) { return values_.data() + size_t(r) * stride_; }
   const float* Row(int r) const { return values_.data() + size_t(r) * stride_; }
 
-  // Fills the int8 side of row r. cols() % 32 == 0. A block is all zeros, scale included, when it holds a NaN
-  // or an infinity or when its scale would be subnormal. Rows share no cache line, so workers may quantise
+  // Fills the int8 side of row r. cols() % 32 == 0. A block is all zeros when its scale would be subnormal.
+  // One that holds a NaN or an infinity has scale NaN, and so have all products with it: what went wrong
+  // upstream must reach the logits, where it is noticed. Rows share no cache line, so workers may quantise
   // rows side by side.
   void QuantizeRow(int r, Isa isa) { QuantizeColumns(r, {0, cols_}, isa); }
   // The same for columns [begin, end) only, multiples of 32: what a worker has just computed itself.

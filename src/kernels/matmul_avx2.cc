@@ -7,6 +7,7 @@
 
 #include <cfloat>
 #include <cstring>
+#include <limits>
 
 #include "kernels/matmul_kernels.h"
 
@@ -214,6 +215,7 @@ void QuantizeAvx2(const float* x, int blocks, QuantizedBlock* out) {
     const float scale = ReduceMaxBits(amax) / 127;
     if (!(scale >= FLT_MIN && scale <= FLT_MAX)) {
       std::memset(&out[b], 0, sizeof(out[b]));
+      if (!(scale <= FLT_MAX)) out[b].scale = std::numeric_limits<float>::quiet_NaN();
       continue;
     }
     const __m256 inverse = _mm256_set1_ps(1 / scale);

@@ -3,6 +3,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/float16.h"
 #include "kernels/matmul_kernels.h"
@@ -106,6 +107,8 @@ void QuantizeReference(const float* x, int blocks, QuantizedBlock* out) {
       block.scaled_sum = scale * float(sum);
       block.offset_128 = -128 * sum;
       block.offset_8 = -8 * sum;
+    } else if (!(scale <= FLT_MAX)) {
+      block.scale = std::numeric_limits<float>::quiet_NaN();
     }
     out[b] = block;
   }

@@ -313,7 +313,7 @@ TEST(Quantize, RoundsToNearestEvenOfTheLargest) {
   EXPECT_EQ(block.offset_8, 8 * 122);
 }
 
-TEST(Quantize, BlocksWithoutAUsableScaleAreZero) {
+TEST(Quantize, BlocksWithoutAUsableScaleAreZeroOrNan) {
   constexpr float kInf = std::numeric_limits<float>::infinity(),
                   kNan = std::numeric_limits<float>::quiet_NaN();
   for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni}) {
@@ -321,11 +321,42 @@ TEST(Quantize, BlocksWithoutAUsableScaleAreZero) {
     for (float odd : {0.0f, kInf, -kInf, kNan, -kNan, std::numeric_limits<float>::denorm_min()}) {
       std::vector<float> values(32, odd == 0 || std::abs(odd) < 1 ? 0.0f : 1.0f);
       values[7] = odd;
-      const QuantizedBlock block = Quantize(isa, values)[0], zero = {};
+      QuantizedBlock block = Quantize(isa, values)[0];
+      const QuantizedBlock zero = {};
+      EXPECT_EQ(std::isnan(block.scale), !std::isfinite(odd)) << odd;
+      if (!std::isfinite(odd)) block.scale = 0;
       EXPECT_EQ(std::memcmp(&block, &zero, sizeof(block)), 0) << odd;
     }
     const std::vector<float> largest(32, std::numeric_limits<float>::max());
     EXPECT_EQ(Quantize(isa, largest)[0].level[5], 127);
+  }
+}
+
+// One value that is no number: every element of its row is NaN, and the rows beside it are what they were.
+TEST(MatMul, BrokenRowsShow) {
+  constexpr int kRows = 3, kColumns = 48, kInner = 96;
+  Random random(11);
+  for (const Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni}) {
+    if (!IsaSupported(isa)) continue;
+    ThreadPool pool(1, isa);
+    for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4, WeightFormat::kInt4Min}) {
+      PackedMatrix weights(kColumns, kInner, format);
+      std::vector<float> values(kInner);
+      for (int n = 0; n < kColumns; ++n) {
+        for (float& v : values) v = Normal(random);
+        weights.SetRowFromFloats(n, values.data());
+      }
+      Activations x(kRows, kInner);
+      x.Resize(kRows, kInner);
+      for (int i = 0; i < kRows * kInner; ++i) x.Row(i / kInner)[i % kInner] = Normal(random);
+      x.Row(1)[40] = std::numeric_limits<float>::infinity();
+      std::vector<float> y(kRows * kColumns);
+      pool.Run([&](Worker& worker) {
+        for (int r = 0; r < kRows; ++r) x.QuantizeRow(r, isa);
+        MatMul(worker, weights, x, y.data(), kColumns);
+      });
+      for (int i = 0; i < kRows * kColumns; ++i) EXPECT_EQ(std::isnan(y[i]), i / kColumns == 1) << i;
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <climits>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -36,12 +37,12 @@ void NumberIds(size_t vocab, std::vector<int32_t>* ids) {
   std::iota(ids->begin(), ids->end(), 0);
 }
 
-// The shortest prefix of `probs` (descending) that top-p and min-p keep.
+// The shortest prefix of `probs` (descending) that top-p and min-p keep; all of them where they are NaN.
 size_t KeptPrefix(std::span<const float> probs, const SamplingParams& params) {
   size_t kept = 0;
   double mass = 0;
   while (kept < probs.size() &&
-         (kept == 0 || (mass < params.top_p && probs[kept] >= params.min_p * probs[0]))) {
+         (kept == 0 || !(mass >= params.top_p || probs[kept] < params.min_p * probs[0]))) {
     mass += probs[kept++];
   }
   return kept;
@@ -175,10 +176,12 @@ void MakeOneHot(int32_t token, Distribution* out) {
   out->probs.assign(1, 1.0f);
 }
 
-void TruncateDense(Isa isa, const SamplingParams& params, Distribution* out) {
-  const int top = ArgMax(isa, out->probs);
-  const float largest = out->probs[size_t(top)];
-  if (!(largest > 0)) return MakeOneHot(top, out);  // NaN: the model is broken, the process is not
+void ServeDense(Isa isa, std::span<const float> logits, const SamplingParams& params, Distribution* out) {
+  out->probs.resize(logits.size());
+  Softmax(isa, logits, 1 / params.temperature, out->probs.data());
+  const bool truncates = params.top_p < 1 || params.min_p > 0;
+  if (!truncates || std::isnan(out->probs.front())) return NumberIds(logits.size(), &out->ids);
+  const float largest = out->probs[size_t(ArgMax(isa, out->probs))];
   const Cut cut = params.top_p < 1 ? FindNucleus(params.top_p, out) : Cut{};
   Keep(cut, std::max(params.min_p * largest, std::numeric_limits<float>::min()), out);
 }
@@ -240,7 +243,7 @@ int32_t Distribution::Sample(double u) const {
   return ids[end - 1];
 }
 
-void ServedDistribution(Isa isa, std::span<float> logits, const SamplingParams& params,
+bool ServedDistribution(Isa isa, std::span<float> logits, const SamplingParams& params,
                         const TokenHistory* history, Distribution* out) {
   for (const auto& [token, bias] : params.logit_bias) logits[size_t(token)] += bias;
   if (params.NeedsHistory()) {
@@ -248,18 +251,18 @@ void ServedDistribution(Isa isa, std::span<float> logits, const SamplingParams& 
     ApplyPenalties(logits, params, *history);
   }
   if (params.Greedy()) {
-    MakeOneHot(ArgMax(isa, logits), out);
-  } else if (params.top_k > 0 && size_t(params.top_k) < logits.size()) {
+    const int best = ArgMax(isa, logits);
+    MakeOneHot(best, out);
+    return std::isfinite(logits[size_t(best)]);
+  }
+  if (params.top_k > 0 && size_t(params.top_k) < logits.size()) {
     TruncateTopK(isa, logits, params, out);
   } else {
-    out->probs.resize(logits.size());
-    Softmax(isa, logits, 1 / params.temperature, out->probs.data());
-    if (params.top_p < 1 || params.min_p > 0) {
-      TruncateDense(isa, params, out);
-    } else {
-      NumberIds(logits.size(), &out->ids);
-    }
+    ServeDense(isa, logits, params, out);
   }
+  if (!std::isnan(out->probs.front())) return true;  // NaN throughout or nowhere
+  MakeOneHot(0, out);
+  return false;
 }
 
 }  // namespace dspark

@@ -82,8 +82,10 @@ struct Distribution {
 // and presence penalty, temperature, top-k, top-p (of the mass that top-k left), min-p (relative to the
 // largest), as Hugging Face transformers and vLLM do. Each truncation keeps at least one token; ties at its
 // boundary go to the lower id. `history` may be null unless params.NeedsHistory(). Deterministic: a function
-// of its arguments alone, so that p for a row is the same with and without drafts.
-void ServedDistribution(Isa isa, std::span<float> logits, const SamplingParams& params,
+// of its arguments alone, so that p for a row is the same with and without drafts. False when the
+// logits are not numbers to sample from: the largest is NaN or infinite or, unless greedy or masked by top-k,
+// any is NaN. `out` is then a one-hot of some token.
+bool ServedDistribution(Isa isa, std::span<float> logits, const SamplingParams& params,
                         const TokenHistory* history, Distribution* out);
 
 }  // namespace dspark

@@ -237,24 +237,30 @@ TEST(ServedDistributionDeath, PenaltiesNeedHistory) {
   EXPECT_DEATH(Serve(Isa::kReference, {1, 2}, {.presence_penalty = 1}), "history != nullptr");
 }
 
-// A broken model must not break the process.
-TEST(ServedDistribution, NonFiniteLogitsGiveSomeToken) {
+// A broken model must not break the process, and must not pass for a sound one.
+TEST(ServedDistribution, NonFiniteLogitsAreNoticed) {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               infinity = std::numeric_limits<float>::infinity();
   for (Isa isa : Isas()) {
     for (const float value : {nan, infinity, -infinity}) {
-      const std::vector<float> logits(100, value);
       for (const SamplingParams& params : std::vector<SamplingParams>{{},
                                                                       {.temperature = 0},
                                                                       {.top_k = 5},
                                                                       {.top_k = 5, .top_p = 0.5f},
                                                                       {.top_p = 0.5f},
                                                                       {.min_p = 0.1f}}) {
-        const Distribution d = Serve(isa, logits, params);
-        ASSERT_FALSE(d.ids.empty());
-        const int32_t token = d.Sample(0.5);
-        EXPECT_GE(token, 0);
-        EXPECT_LT(token, 100);
+        for (const size_t finite : {0, 3}) {  // logits that are all right
+          std::vector<float> row(100, value);
+          for (size_t i = 0; i < finite; ++i) row[10 * i] = float(i);
+          Distribution d;
+          const bool sound = ServedDistribution(isa, row, params, nullptr, &d);
+          const bool masks = finite > 0 && (value == -infinity || (params.Greedy() && std::isnan(value)));
+          EXPECT_EQ(sound, masks) << value << " beside " << finite;
+          ASSERT_FALSE(d.ids.empty());
+          const int32_t token = d.Sample(0.5);
+          EXPECT_GE(token, 0);
+          EXPECT_LT(token, 100);
+        }
       }
     }
     const Distribution masked = Serve(isa, {-infinity, 1, -infinity, 1}, {});
