@@ -281,8 +281,10 @@ INSTANTIATE_TEST_SUITE_P(
         SampledMode{"Threshold", {.threshold = 0.5f}, {}, true},
         SampledMode{"Cumulative", {.threshold = 0.5f, .threshold_cumulative = true}, {}, true},
         // A step that two drafts would pay for and one would not: what the planner must not look for.
-        SampledMode{
-            "Adaptive", {.max_sequences = 1}, CostTable({{1, 1}, {2, 1.05}, {3, 1.06}, {64, 2}}), true}),
+        SampledMode{"Adaptive",
+                    {.max_sequences = 1, .follow_costs = false},
+                    CostTable({{1, 1}, {2, 1.05}, {3, 1.06}, {64, 2}}),
+                    true}),
     [](const auto& mode) { return std::string(mode.param.name); });
 
 TEST(Engine, EndsInsideAnAcceptedBlock) {

@@ -58,18 +58,18 @@ class SeededSampler : public DraftSampler {
     std::vector<size_t> order(ids.size());
     std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ids[a] < ids[b]; });
-    SparseDistribution q;
+    std::vector<int32_t> sorted;
+    std::vector<float> probs;
     for (size_t i : order) {
-      q.ids.push_back(ids[i]);
-      q.probs.push_back(logits[i]);
+      sorted.push_back(ids[i]);
+      probs.push_back(logits[i]);
     }
-    Softmax(Isa::kReference, q.probs, 1, q.probs.data());
+    Softmax(Isa::kReference, probs, 1, probs.data());
     double u = UniformDouble(seed_, draws_++, Purpose::kTest);
     size_t at = 0;
-    while (at + 1 < q.ids.size() && (u -= double(q.probs[at])) >= 0) ++at;
-    proposal->tokens.push_back(q.ids[at]);
-    proposal->q.push_back(q);
-    return q.ids[at];
+    while (at + 1 < sorted.size() && (u -= double(probs[at])) >= 0) ++at;
+    proposal->Add(sorted[at], {sorted, probs});
+    return sorted[at];
   }
 
  private:
@@ -146,18 +146,19 @@ struct Rig {
   std::unique_ptr<Drafter> drafter;
 };
 
-template <class T>
-bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
+template <class A, class B>
+bool SameBits(const A& a, const B& b) {
+  using T = typename A::value_type;
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 void ExpectSame(const Proposal& a, const Proposal& b) {
   EXPECT_EQ(a.tokens, b.tokens);
   EXPECT_TRUE(SameBits(a.confidence, b.confidence));
-  ASSERT_EQ(a.q.size(), b.q.size());
-  for (size_t k = 0; k < a.q.size(); ++k) {
-    EXPECT_EQ(a.q[k].ids, b.q[k].ids);
-    EXPECT_TRUE(SameBits(a.q[k].probs, b.q[k].probs));
+  ASSERT_EQ(a.sampled(), b.sampled());
+  for (int k = 0; a.sampled() && k < a.size(); ++k) {
+    EXPECT_TRUE(SameBits(a.Q(k).ids, b.Q(k).ids));
+    EXPECT_TRUE(SameBits(a.Q(k).probs, b.Q(k).probs));
   }
 }
 

@@ -29,6 +29,7 @@ struct EngineOptions {
   // static threshold); with `threshold_cumulative` the product of confidences up to it.
   float threshold = 0;
   bool threshold_cumulative = false;
+  bool follow_costs = true;   // the cost table follows what steps really take
   bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
 };
 
