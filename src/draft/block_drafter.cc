@@ -1,6 +1,7 @@
 #include "draft/block_drafter.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <numeric>
 
@@ -13,6 +14,19 @@ namespace {
 constexpr int kMaxBlockRows = 256;
 // The likeliest of a slot that a greedy draft looks at before it looks at all.
 constexpr int kGreedyCandidates = 16;
+
+// Adds the time since it was made, or since the last lap, to a sum of ms.
+class Laps {
+ public:
+  void Lap(double* ms) {
+    const auto now = std::chrono::steady_clock::now();
+    *ms += std::chrono::duration<double, std::milli>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
 
 int CandidatesOfSampled(const DrafterLimits& limits, int vocab) {
   return limits.candidates <= 0 ? vocab : std::min(limits.candidates, vocab);
@@ -132,6 +146,7 @@ void BlockDrafter::Append(Sequence& sequence, const float* taps) {
 // Projects all pending rows and keeps their K and V.
 void BlockDrafter::Flush() {
   if (pending_rows_ == 0) return;
+  Laps laps;
   segments_.clear();
   for (const Pending& p : pending_) {
     Sequence& sequence = Find(p.sequence);
@@ -144,6 +159,7 @@ void BlockDrafter::Flush() {
   pool_.Run([&](Worker& worker) { FlushRows(worker); });
   pending_.clear();
   pending_rows_ = 0;
+  laps.Lap(&times_.flush);
 }
 
 void BlockDrafter::FlushRows(Worker& worker) {
@@ -206,18 +222,29 @@ void BlockDrafter::RunBlocks() {
 }
 
 void BlockDrafter::Run(Worker& worker) {
+  Laps laps;
+  const auto lap = [&](double* ms) {
+    if (worker.index() == 0) laps.Lap(ms);
+  };
   Embed(worker);
   worker.Barrier();
+  Layers(worker);
+  lap(&times_.layers);
+  Head(worker);
+  worker.Barrier();
+  FindCandidates(worker);
+  worker.Barrier();
+  lap(&times_.head);
+  Chain(worker);
+  lap(&times_.chain);
+}
+
+void BlockDrafter::Layers(Worker& worker) {
   const std::vector<LayerWeights>& layers = weights_.common.layers;
   for (size_t layer = 0; layer < layers.size(); ++layer) {
     stack_.AttentionBlock(worker, layers[layer], int(layer));
     stack_.FfnBlock(worker, layers[layer]);
   }
-  Head(worker);
-  worker.Barrier();
-  FindCandidates(worker);
-  worker.Barrier();
-  Chain(worker);
 }
 
 void BlockDrafter::Embed(const Worker& worker) {
@@ -338,15 +365,6 @@ Result<std::unique_ptr<Drafter>> LoadBlockDrafter(const DrafterFiles& files, con
                                                   ThreadPool& pool, const DrafterLimits& limits) {
   const DrafterConfig& config = files.config;
   const int d = config.backbone.d_model;
-  if (config.max_drafts() < 1 || config.block_size > kMaxBlockRows) {
-    return MakeError("{}: blocks of {} slots; a block drafter has {} to {}", files.path, config.block_size,
-                     config.anchor_first ? 1 : 2, kMaxBlockRows);
-  }
-  if (config.confidence_with_markov && config.markov == MarkovHead::kNone) {
-    return MakeError(
-        "{}: the confidence head reads a Markov head that is not there; the file is inconsistent",
-        files.path);
-  }
   BlockWeights weights;
   WeightSlots slots;
   slots.vectors.push_back({"enc.output_norm.weight", d, &weights.context_norm});

@@ -26,6 +26,11 @@ struct BlockWeights {
   std::vector<float> confidence_offset;  // b [1]
 };
 
+// Where the time of Propose went, in ms since the drafter was made.
+struct BlockTimes {
+  double flush = 0, layers = 0, head = 0, chain = 0;  // head: with the search for candidates
+};
+
 class BlockDrafter : public Drafter {
  public:
   static constexpr int kPendingRows = 256;
@@ -44,6 +49,8 @@ class BlockDrafter : public Drafter {
   void Propose(std::span<ProposeRequest> requests) override;
   void Observe(std::span<const ObservedRows> rows) override;
   void End(SequenceId sequence) override;
+
+  const BlockTimes& times() const { return times_; }
 
  private:
   friend class BlockDrafterPeer;  // tests read hidden states, logits and K/V
@@ -78,6 +85,7 @@ class BlockDrafter : public Drafter {
 
   // The phases of RunBlocks, run by every worker.
   void Run(Worker& worker);
+  void Layers(Worker& worker);
   void Embed(const Worker& worker);
   void Head(Worker& worker);
   void FindCandidates(const Worker& worker);
@@ -131,9 +139,10 @@ class BlockDrafter : public Drafter {
   std::vector<int32_t> top_ids_;   // [rows that propose, max_candidates_]
   std::vector<float> top_logits_;  // the same of U
   MarkovSteps markov_;
+  BlockTimes times_;
 };
 
-// Error: tensors that are missing or misshapen, sizes no block drafter can have.
+// Error: tensors that are missing or misshapen.
 Result<std::unique_ptr<Drafter>> LoadBlockDrafter(const DrafterFiles& files, const Target& target,
                                                   ThreadPool& pool, const DrafterLimits& limits);
 

@@ -48,7 +48,7 @@ Status PackDraftWeights(const DrafterFiles& files, ThreadPool& pool, const Draft
   }
   w->layers.resize(size_t(c.layers));
   for (int i = 0; i < c.layers; ++i) AddLayerSlots(c, i, qkv_columns, &w->layers[size_t(i)], &slots);
-  slots.vectors.push_back({"output_norm.weight", c.d_model, &w->output_norm});
+  if (config.head_norm) slots.vectors.push_back({"output_norm.weight", c.d_model, &w->output_norm});
   slots.matrices.insert(slots.matrices.end(), own.matrices.begin(), own.matrices.end());
   slots.tables.insert(slots.tables.end(), own.tables.begin(), own.tables.end());
   slots.vectors.insert(slots.vectors.end(), own.vectors.begin(), own.vectors.end());

@@ -1,0 +1,158 @@
+// A draft round beside a one-row step of its target, both with random weights and the default model's sizes
+// and formats: SmolLM2-135M in 4 bits with an int8 embedding; a DSpark of two layers in int8 with a 4-bit
+// head.
+//
+// A round sees three new rows per sequence (what a verify accepts on average) and drafts seven tokens.
+// Between rounds the target's step runs, so that no weights of the drafter are left in the caches.
+#include <benchmark/benchmark.h>
+
+#include "draft/block_drafter.h"
+#include "draft/random_weights.h"
+
+namespace dspark {
+namespace {
+
+constexpr int kRowsPerRound = 3, kContext = 200, kMaxContext = 2048;
+
+ModelConfig Smol() {
+  ModelConfig c;
+  c.architecture = "llama";
+  c.layers = 30;
+  c.d_model = 576;
+  c.heads = 9;
+  c.kv_heads = 3;
+  c.head_dim = 64;
+  c.d_ffn = 1536;
+  c.vocab = 49152;
+  c.max_context = 8192;
+  c.rope_theta = 1e5f;
+  c.tied_embeddings = true;
+  return c;
+}
+
+// `vocab`: of the drafter's head, its likeliest tokens being the target's first.
+DrafterConfig DSpark(int vocab, MarkovHead markov) {
+  DrafterConfig c;
+  c.backbone = Smol();
+  c.backbone.layers = 2;
+  c.backbone.vocab = vocab;
+  c.target_width = c.backbone.d_model;
+  c.target_vocab = Smol().vocab;
+  c.taps = {1, 8, 14, 20, 27};
+  c.block_size = 7;
+  c.mask_token = 0;
+  c.markov = markov;
+  c.markov_rank = 64;
+  c.confidence = c.confidence_with_markov = true;
+  for (int v = 0; v < vocab && vocab < c.target_vocab; ++v) c.draft_to_target.push_back(v);
+  return c;
+}
+
+struct Bench {
+  Bench(int threads, const DrafterConfig& config) : pool(threads) {
+    target =
+        LoadTarget(
+            RandomModel(Smol(), 1), pool,
+            {.max_rows = 128, .max_context = kMaxContext, .max_taps = 5, .weights = WeightFormat::kInt4Min})
+            .value();
+    drafter = LoadDrafter(RandomDrafter(config, 2), *target, pool,
+                          {.max_sequences = 16,
+                           .max_context = kMaxContext,
+                           .weights = WeightFormat::kInt8,
+                           .own_int4_head = true})
+                  .value();
+    blocks = std::make_unique<BlockPool>(target->kv_layout(), kMaxContext / 32);
+    taps.resize(size_t(kRowsPerRound) * config.taps.size() * size_t(config.target_width));
+    for (size_t i = 0; i < taps.size(); ++i) taps[i] = float(i * 2654435761u % 1000) / 500 - 1;
+  }
+
+  void Observe(int sequences) {
+    const int32_t next[kRowsPerRound] = {11, 13, 17};
+    for (int s = 0; s < sequences; ++s) {
+      const ObservedRows rows{.sequence = s,
+                              .position = position,
+                              .next = next,
+                              .taps = taps.data(),
+                              .taps_stride = taps.size() / kRowsPerRound};
+      drafter->Observe({&rows, 1});
+    }
+    position += kRowsPerRound;
+  }
+  // The sequences of the drafter again from an empty context.
+  void Restart(int sequences) {
+    for (int s = 0; s < sequences; ++s) {
+      if (position > 0) drafter->End(s);
+      drafter->Begin(s, {});
+    }
+    for (position = 0; position < kContext;) Observe(sequences);
+  }
+  void Step(KvTable& kv) {
+    DSPARK_CHECK(kv.Reserve(kContext + 1));
+    const int32_t token = 42;
+    const Segment segment{.tokens = {&token, 1}, .position = kContext, .kv = &kv};
+    target->Forward({&segment, 1}, {});
+  }
+
+  ThreadPool pool;
+  std::unique_ptr<Target> target;
+  std::unique_ptr<Drafter> drafter;
+  std::unique_ptr<BlockPool> blocks;
+  std::vector<float> taps;
+  int position = 0;
+};
+
+double MsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Arguments: threads, sequences, vocabulary of the drafter's head, Markov head.
+void BM_DraftRound(benchmark::State& state) {
+  const int sequences = int(state.range(1));
+  Bench bench(int(state.range(0)), DSpark(int(state.range(2)), MarkovHead(state.range(3))));
+  KvTable kv(*bench.blocks);
+  std::vector<Proposal> proposals(static_cast<size_t>(sequences));
+  std::vector<ProposeRequest> requests;
+  for (int s = 0; s < sequences; ++s)
+    requests.push_back({.sequence = s, .max_tokens = 7, .proposal = &proposals[size_t(s)]});
+  bench.Restart(sequences);
+  bench.drafter->Propose(requests);
+  std::vector<double> steps, rounds;
+  const BlockTimes before = static_cast<BlockDrafter&>(*bench.drafter).times();
+  double total = 0;
+  for (auto _ : state) {
+    if (bench.position > kMaxContext - 16) bench.Restart(sequences);
+    auto start = std::chrono::steady_clock::now();
+    bench.Step(kv);
+    steps.push_back(MsSince(start));
+    for (Proposal& proposal : proposals) proposal.Clear();
+    bench.Observe(sequences);
+    start = std::chrono::steady_clock::now();
+    bench.drafter->Propose(requests);
+    rounds.push_back(MsSince(start));
+    state.SetIterationTime(rounds.back() / 1e3);
+    total += rounds.back();
+  }
+  const auto median = [](std::vector<double>& x) {
+    std::nth_element(x.begin(), x.begin() + long(x.size() / 2), x.end());
+    return x[x.size() / 2];
+  };
+  const BlockTimes t = static_cast<BlockDrafter&>(*bench.drafter).times();
+  state.counters["step_ms"] = median(steps);
+  state.counters["round_ms"] = median(rounds);
+  state.counters["of_step"] = median(rounds) / median(steps);
+  state.counters["flush%"] = 100 * (t.flush - before.flush) / total;
+  state.counters["layers%"] = 100 * (t.layers - before.layers) / total;
+  state.counters["head%"] = 100 * (t.head - before.head) / total;
+  state.counters["chain%"] = 100 * (t.chain - before.chain) / total;
+  for (int s = 0; s < sequences; ++s) bench.drafter->End(s);
+}
+BENCHMARK(BM_DraftRound)
+    ->ArgsProduct({{1, 2}, {1, 16}, {8192, 16384, 49152}, {int(MarkovHead::kVanilla)}})
+    ->Args({2, 1, 16384, int(MarkovHead::kGated)})
+    ->Args({2, 1, 16384, int(MarkovHead::kRnn)})
+    ->Iterations(200)
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace dspark
