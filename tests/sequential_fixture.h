@@ -44,6 +44,7 @@ class SequentialDrafterPeer {
     }
     return out;
   }
+  static int FreeBlocks(const SequentialDrafter& drafter) { return drafter.blocks_.free_blocks(); }
 
  protected:
   // The pending rows as a pass that has not begun.

@@ -137,14 +137,14 @@ void SequentialDrafter::Observe(std::span<const ObservedRows> rows) {
   }
 }
 
-// Lays out a pass, neighbours of one sequence as one segment.
+// Lays out a pass, neighbours of one sequence, whose rows come in order, as one segment.
 void SequentialDrafter::LayOut(std::span<const Row> rows) {
   rows_ = rows;
   for (const Row& row : rows) DSPARK_CHECK(row.sequence->kv.Reserve(row.position + 1));  // planned for all
   segments_.clear();
   const Row* before = nullptr;
   for (const Row& row : rows) {
-    if (before && before->sequence == row.sequence && before->position + 1 == row.position) {
+    if (before && before->sequence == row.sequence) {
       ++segments_.back().rows;
     } else {
       segments_.push_back({row.sequence->kv.blocks(), int(&row - rows.data()), 1, row.position});

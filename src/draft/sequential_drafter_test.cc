@@ -247,6 +247,25 @@ TEST_P(SequentialDrafterTest, BlocksThreadsAndInstructionsDoNotMatter) {
   }
 }
 
+// Cosine of the first draft's logits with those of the weights as they are.
+TEST_P(SequentialDrafterTest, QuantisedWeightsDraftMuchTheSame) {
+  const Text text(15, RandomConfig(GetParam()).taps.empty() ? kWidth : 2 * kWidth);
+  const std::vector<float> exact = FromScratch(options_, text, 60, 1).logits;
+  for (const auto& [weights, least] :
+       {std::pair(WeightFormat::kInt8, 0.999), std::pair(WeightFormat::kInt4Min, 0.97)}) {
+    options_.limits.weights = weights;
+    const std::vector<float> rounded = FromScratch(options_, text, 60, 1).logits;
+    ASSERT_EQ(rounded.size(), exact.size());
+    double product = 0, exact_square = 0, rounded_square = 0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+      product += double(exact[i]) * double(rounded[i]);
+      exact_square += double(exact[i]) * double(exact[i]);
+      rounded_square += double(rounded[i]) * double(rounded[i]);
+    }
+    EXPECT_GT(product / std::sqrt(exact_square * rounded_square), least);
+  }
+}
+
 TEST_P(SequentialDrafterTest, ProposingTwiceGivesTheSame) {
   Rig rig(options_);
   const Text text(4, rig.tap_width);
@@ -259,12 +278,15 @@ TEST_P(SequentialDrafterTest, ProposingTwiceGivesTheSame) {
 TEST_P(SequentialDrafterTest, AFreedPlaceServesTheNextSequence) {
   options_.limits.max_sequences = 1;
   Rig rig(options_);
+  const auto& drafter = static_cast<SequentialDrafter&>(*rig.drafter);
+  const int free_blocks = SequentialDrafterPeer::FreeBlocks(drafter);
   const Text first(5, rig.tap_width), second(6, rig.tap_width);
   for (const bool read : {false, true}) {
     rig.drafter->Begin(1, {});
     ObserveText(rig, 1, first, 0, kContext);
     if (read) ProposeTogether(rig, {1}, {kDrafts});
     rig.drafter->End(1);
+    EXPECT_EQ(SequentialDrafterPeer::FreeBlocks(drafter), free_blocks);
     rig.drafter->Begin(2, {});
     ObserveText(rig, 2, second, 0, 33);
     EXPECT_TRUE(ProposeTogether(rig, {2}, {kDrafts})[0] == FromScratch(options_, second, 33));
@@ -395,6 +417,7 @@ TEST_P(SequentialDrafterTest, FilesThatDoNotFitAreErrors) {
 }
 
 TEST(SequentialDrafterDeath, GapsAndStrangersAreBugs) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   Rig rig({});
   const Text text(14, rig.tap_width);
   EXPECT_DEATH(rig.drafter->End(1), "check failed");
