@@ -14,11 +14,8 @@ class App;
 
 namespace dspark {
 
-// Where the model allows more. K/V memory is only backed as it is used.
-inline constexpr int kDefaultContext = 8192;
-
 struct SessionOptions {
-  std::string model;           // file, directory; empty: the default model
+  std::string model;           // as ResolveModel takes it
   std::string draft = "auto";  // auto, lookup, none
   bool no_spec = false;        // the same as draft none
   int draft_max = -1;          // ≥ 0: proposals of this length, whatever they cost
@@ -34,7 +31,7 @@ struct SessionOptions {
 void AddSessionFlags(CLI::App& app, SessionOptions* options);
 
 struct Session {
-  // Opens, packs, plans and (once per machine and model) measures. Error: one line.
+  // Opens, plans, packs and (once per machine and model) measures. Error: one line.
   static Result<std::unique_ptr<Session>> Open(const SessionOptions& options);
 
   std::string model_path;
@@ -47,7 +44,8 @@ struct Session {
   double load_ms = 0;
 };
 
-// Resolves -m: the default model when empty, else the path itself. Error: the default model is not there yet.
+// The path that -m means: a file or directory, else a model that `dspark pull` gets, by its name; empty: the
+// default model. Error: there is no such file, or the model is not pulled yet.
 Result<std::string> ResolveModel(const std::string& model);
 
 }  // namespace dspark

@@ -63,7 +63,20 @@ DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, Thread
 size_t DenseTarget::WorkspaceBytes() const {
   return x_.Bytes() + q_.Bytes() + k_.Bytes() + v_.Bytes() + normed_.Bytes() + attended_.Bytes() +
          hidden_.Bytes() + head_input_.Bytes() + up_.Bytes() + logits_.Bytes() + taps_.Bytes() +
-         attention_.Bytes();
+         attention_.Bytes() + rope_.Bytes();
+}
+
+size_t DenseTarget::WorkspaceBytesFor(const ModelConfig& config, const TargetLimits& limits, int threads) {
+  const int attended = config.heads * config.head_dim, logit_rows = limits.max_logit_rows;
+  const size_t hidden = Activations(0, config.d_ffn).stride();  // of up_ too
+  const size_t floats = kSliceRows * (PadStride(config.d_model) + 3 * PadStride(attended) + hidden) +
+                        logit_rows * PadStride(config.vocab) +
+                        limits.max_rows * limits.max_taps * size_t(config.d_model);
+  return floats * sizeof(float) + Activations::BytesFor(kSliceRows, config.d_model) +
+         Activations::BytesFor(kSliceRows, attended) + Activations::BytesFor(kSliceRows, config.d_ffn) +
+         Activations::BytesFor(std::min(logit_rows, kSliceRows), config.d_model) +
+         AttentionWorkspace::BytesFor(ShapeOf(config, limits), kSliceRows, limits.max_context, threads) +
+         RopeTable::BytesFor(limits.max_context, config.head_dim);
 }
 
 ForwardOutput DenseTarget::Forward(std::span<const Segment> segments, std::span<const int> tap_layers) {
@@ -234,6 +247,12 @@ void DenseTarget::Tap(const Worker& worker, int slot) {
     std::copy_n(x_.data() + r * x_stride_, config_.d_model,
                 taps_.data() + (first_row_ + r) * taps_stride_ + slot * config_.d_model);
   }
+}
+
+Result<TargetPlan> PlanTarget(const ModelFiles& files, const TargetLimits& limits, int threads) {
+  DSPARK_ASSIGN_OR_RETURN(const size_t weights, PackedWeightBytes(files, limits.weights));
+  return TargetPlan{{weights, DenseTarget::WorkspaceBytesFor(files.config, limits, threads)},
+                    ShapeOf(files.config, limits).layout};
 }
 
 Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool,

@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "load/printable.h"
 
@@ -20,16 +21,24 @@ struct VectorSlot {
   std::string name;
   int n;
   std::vector<float>* values;
+  const TensorView* tensor = nullptr;
 };
 
 // Every tensor of a dense transformer and where it goes, matrices in the order a pass reads them.
 struct Slots {
   std::vector<MatrixSlot> matrices;
   std::vector<VectorSlot> vectors;
+
+  size_t StorageBytes() const {
+    size_t bytes = 0;
+    for (const MatrixSlot& m : matrices) bytes += PackedMatrix::StorageBytes(m.n, m.k, m.format);
+    return bytes;
+  }
 };
 
 Slots SlotsOf(const ModelConfig& c, ModelWeights* w) {
   Slots slots;
+  w->layers.resize(c.layers);
   const int q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   for (int i = 0; i < c.layers; ++i) {
     LayerWeights& layer = w->layers[i];
@@ -91,17 +100,39 @@ Result<WeightFormat> FormatOf(const MatrixSlot& slot, std::optional<WeightFormat
   return IsQuantized(own) ? own : *asked;
 }
 
-// Fills one matrix on all workers, then gives its pages of the file back.
-void Pack(const TensorSource& source, const MatrixSlot& slot, ThreadPool& pool) {
+// The slots of `weights`, each with its tensor and what it is packed as.
+Result<Slots> BindSlots(const ModelFiles& files, std::optional<WeightFormat> asked, ModelWeights* weights) {
+  const TensorSource& source = *files.weights;
+  Slots slots = SlotsOf(files.config, weights);
+  for (VectorSlot& slot : slots.vectors) {
+    DSPARK_ASSIGN_OR_RETURN(slot.tensor, Find(source, slot.name, {slot.n}));
+  }
+  for (MatrixSlot& slot : slots.matrices) {
+    DSPARK_ASSIGN_OR_RETURN(slot.tensor, Find(source, slot.name, {slot.n, slot.k}));
+    DSPARK_ASSIGN_OR_RETURN(slot.format, FormatOf(slot, asked, source.path()));
+  }
+  return slots;
+}
+
+Error NotFinite(const std::string& path, const TensorView& tensor) {
+  return MakeError("{}: tensor {} holds NaN or infinity; the file is damaged, get it anew", path,
+                   Printable(tensor.name));
+}
+
+// Fills one matrix on all workers, then gives its pages of the file back. False when a value is not finite.
+bool Pack(const TensorSource& source, const MatrixSlot& slot, ThreadPool& pool) {
   const TensorView& tensor = *slot.tensor;
   const size_t row_bytes = tensor.bytes.size() / slot.n;
   const bool as_it_is = PackedFormatOf(tensor.type) == slot.format;
+  std::atomic<bool> finite = true;
   pool.Run([&](Worker& worker) {
     const Range groups = worker.Share((slot.n + 15) / 16);
     std::vector<float> values(as_it_is ? 0 : slot.k);
     for (int g = groups.begin; g < groups.end; ++g) {
       const uint8_t* bytes = tensor.bytes.data() + size_t(g) * 16 * row_bytes;
       const int rows = std::min(16, slot.n - g * 16);
+      if (!AllFinite(tensor.type, bytes, int64_t(rows) * slot.k))
+        finite.store(false, std::memory_order_relaxed);
       if (as_it_is) {
         slot.matrix->SetRowGroup(g, tensor.type, bytes, row_bytes, rows);
         continue;
@@ -113,6 +144,7 @@ void Pack(const TensorSource& source, const MatrixSlot& slot, ThreadPool& pool) 
     }
   });
   source.Release(tensor);
+  return finite;
 }
 
 }  // namespace
@@ -128,29 +160,30 @@ std::optional<WeightFormat> WeightFormatFromName(std::string_view name) {
   return {};
 }
 
+Result<size_t> PackedWeightBytes(const ModelFiles& files, std::optional<WeightFormat> asked) {
+  ModelWeights nowhere;
+  DSPARK_ASSIGN_OR_RETURN(const Slots slots, BindSlots(files, asked, &nowhere));
+  return slots.StorageBytes();
+}
+
 Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool,
                                  std::optional<WeightFormat> asked) {
   const TensorSource& source = *files.weights;
   ModelWeights weights;
-  weights.layers.resize(files.config.layers);
-  Slots slots = SlotsOf(files.config, &weights);
+  DSPARK_ASSIGN_OR_RETURN(const Slots slots, BindSlots(files, asked, &weights));
   for (const VectorSlot& slot : slots.vectors) {
-    DSPARK_ASSIGN_OR_RETURN(const TensorView* tensor, Find(source, slot.name, {slot.n}));
     slot.values->resize(slot.n);
-    Dequantize(tensor->type, tensor->bytes.data(), slot.n, slot.values->data());
+    if (!AllFinite(slot.tensor->type, slot.tensor->bytes.data(), slot.n)) {
+      return NotFinite(source.path(), *slot.tensor);
+    }
+    Dequantize(slot.tensor->type, slot.tensor->bytes.data(), slot.n, slot.values->data());
   }
-  size_t bytes = 0;
-  for (MatrixSlot& slot : slots.matrices) {
-    DSPARK_ASSIGN_OR_RETURN(slot.tensor, Find(source, slot.name, {slot.n, slot.k}));
-    DSPARK_ASSIGN_OR_RETURN(slot.format, FormatOf(slot, asked, source.path()));
-    bytes += PackedMatrix::StorageBytes(slot.n, slot.k, slot.format);
-  }
-  weights.storage = Buffer<uint8_t>(bytes);
+  weights.storage = Buffer<uint8_t>(slots.StorageBytes());
   size_t offset = 0;
   for (const MatrixSlot& slot : slots.matrices) {
     *slot.matrix = PackedMatrix(slot.n, slot.k, slot.format, weights.storage.data() + offset);
     offset += slot.matrix->Bytes();
-    Pack(source, slot, pool);
+    if (!Pack(source, slot, pool)) return NotFinite(source.path(), *slot.tensor);
   }
   for (size_t i = 0; i < slots.matrices.size(); ++i) {
     slots.matrices[i].matrix->SetNext(*slots.matrices[(i + 1) % slots.matrices.size()].matrix);

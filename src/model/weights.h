@@ -36,6 +36,9 @@ struct ModelWeights {
 // "f32", "bf16", "int8" or "int4" as a user asks for weights; nothing for any other name.
 std::optional<WeightFormat> WeightFormatFromName(std::string_view name);
 
+// Bytes of PackWeights' storage, from sizes alone. Error: as PackWeights.
+Result<size_t> PackedWeightBytes(const ModelFiles& files, std::optional<WeightFormat> asked = {});
+
 // Repacks every tensor on all workers and gives the file's pages back as it goes, so that the weights are
 // resident once.
 //
@@ -44,8 +47,8 @@ std::optional<WeightFormat> WeightFormatFromName(std::string_view name);
 // int4 is asked for; the embedding and the head are int8 when int4 is; a tensor of 4 bits stays as it is when
 // int4 is.
 //
-// Error: a missing tensor, one whose shape does not fit the config, or int4 asked of a tensor that the file
-// already rounded to 8 bits: file, tensor, what to do.
+// Error: a missing tensor, one whose shape does not fit the config, one that holds NaN or infinity, or int4
+// asked of a tensor that the file already rounded to 8 bits: file, tensor, what to do.
 Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool,
                                  std::optional<WeightFormat> asked = {});
 
