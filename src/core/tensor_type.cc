@@ -59,15 +59,15 @@ void DequantizeLevels(const uint8_t* block, float* values) {
 // Looks at the exponents of the kWords numbers that each block of kBytes begins with.
 template <class Word, Word kExponent, int kWords, int kBytes>
 bool FiniteBlocks(const uint8_t* src, int64_t blocks) {
-  bool finite = true;
+  Word bad = 0;  // as wide as what it is made of: the loop then vectorises
   for (int64_t i = 0; i < blocks; ++i) {
     for (int j = 0; j < kWords; ++j) {
       Word word;
       std::memcpy(&word, src + i * kBytes + j * int(sizeof(Word)), sizeof(word));
-      finite &= (word & kExponent) != kExponent;
+      bad |= Word((word & kExponent) == kExponent);
     }
   }
-  return finite;
+  return bad == 0;
 }
 constexpr auto kFiniteF32 = FiniteBlocks<uint32_t, 0x7f800000, 1, 4>;
 constexpr auto kFiniteF16 = FiniteBlocks<uint16_t, 0x7c00, 1, 2>;
