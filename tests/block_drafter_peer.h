@@ -40,9 +40,9 @@ class BlockDrafterPeer {
 namespace test {
 
 // Drafts what it is told, and keeps the logits it was offered, by token.
-class ForcedSampler : public DraftSampler {
+class ChainSampler : public DraftSampler {
  public:
-  ForcedSampler(std::vector<int32_t> tokens, int vocab) : tokens_(std::move(tokens)), vocab_(vocab) {}
+  ChainSampler(std::vector<int32_t> tokens, int vocab) : tokens_(std::move(tokens)), vocab_(vocab) {}
   int32_t Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) override {
     std::vector<float> row(size_t(vocab_), -INFINITY);
     for (size_t i = 0; i < ids.size(); ++i) row[size_t(ids[i])] = logits[i];

@@ -177,6 +177,63 @@ TEST_F(Cli, InfoAndBench) {
   EXPECT_GT(results[1]["tok_per_s"], 0);
 }
 
+TEST_F(Cli, InfoListsWhatCannotBeRun) {
+  GgufBuilder other = BuildTinyLlama(1);
+  other.String("general.architecture", "gpt2");
+  const std::string path = WriteFile(Path("other.gguf"), other.Build());
+  const Outcome text = Run({"info", path});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  for (const char* part : {"gpt2\n", "cannot be run: ", "this build runs llama", "blk.1.ffn_up.weight"}) {
+    EXPECT_THAT(text.out, HasSubstr(part));
+  }
+  const json info = json::parse(Run({"info", path, "--json"}).out);
+  EXPECT_THAT(std::string(info["cannot_run"]), HasSubstr("gpt2"));
+  EXPECT_EQ(info["tensors"].size(), other.tensors.size());
+  EXPECT_FALSE(json::parse(Run({"info", model_, "--json"}).out).contains("cannot_run"));
+  ExpectOneLine(Run({"run", "-m", path, "hi"}), 1, "architecture gpt2 is not supported");
+}
+
+TEST_F(Cli, MoreContextThanTheModelOrTheMachineHas) {
+  for (const char* command : {"run", "info", "bench"}) {
+    ExpectOneLine(Run({command, "-m", model_, "-c", "4096"}, "hi"), 1,
+                  "--ctx 4096: the model was made for 512");
+  }
+  const std::string wide = WriteTinyLlamaGguf(Path("wide"), 1,
+                                              {.layers = 1,
+                                               .d_model = 32,
+                                               .heads = 1,
+                                               .kv_heads = 1,
+                                               .head_dim = 1 << 16,
+                                               .d_ffn = 32,
+                                               .max_context = 1 << 20});
+  const Outcome run = Run({"run", "-m", wide, "-c", "1048576", "hi"});
+  ExpectOneLine(run, 1, "K/V 274.9 GB");
+  EXPECT_THAT(run.err, AllOf(HasSubstr("needed at context 1048576 (weights"), HasSubstr("; use -c ")));
+  const json plan = json::parse(Run({"info", wide, "-c", "1048576", "--json"}).out)["memory"];
+  EXPECT_NEAR(plan["kv_mb"], 274878, 1);
+  EXPECT_GT(plan["workspace_mb"], 274878) << "the rope table alone";
+}
+
+TEST_F(Cli, WeightsThatAreNoNumbers) {
+  GgufBuilder damaged = BuildTinyLlama(1);
+  std::string& bytes = damaged.TensorNamed("blk.1.ffn_up.weight").data;
+  bytes.replace(bytes.size() - 20, 2, "\xff\x7f");  // the last block's scale
+  const std::string path = WriteFile(Path("nan.gguf"), damaged.Build());
+  ExpectOneLine(Run({"run", "-m", path, "hi"}), 1, "nan.gguf: tensor blk.1.ffn_up.weight holds NaN");
+
+  damaged = BuildTinyLlama(1);
+  damaged.TensorNamed("blk.0.attn_norm.weight").data.replace(0, 4, "\x00\x00\x80\x7f", 4);
+  WriteFile(path, damaged.Build());
+  ExpectOneLine(Run({"run", "-m", path, "hi"}), 1, "tensor blk.0.attn_norm.weight holds NaN or infinity");
+}
+
+TEST_F(Cli, ModelsByName) {
+  ExpectOneLine(Run({"run", "-m", "smollm2-135m", "hi"}), 1, "dspark pull");
+  ExpectOneLine(Run({"run", "-m", "smollm3", "hi"}), 1, "smollm3: no such file or directory");
+  ExpectOneLine(Run({"info", "smollm3"}), 1, "known by name: smollm2-135m");
+  EXPECT_THAT(Run({"run", "--help"}).out, HasSubstr("smollm2-135m"));
+}
+
 TEST_F(Cli, BadCommandLinesAreOneLineAndExit2) {
   ExpectOneLine(Run({"run", "-m", model_, "hi", "--no-such-flag"}), 2, "no-such-flag");
   ExpectOneLine(Run({"run", "-m", model_, "hi", "-n", "many"}), 2, "many");
@@ -203,7 +260,6 @@ TEST_F(Cli, BadFilesAndRequestsAreOneLineAndExit1) {
     ExpectOneLine(Run({"run", "-m", model_, "--prompt-ids", ids}, "piped"), 1, "--prompt-ids");
   }
   ExpectOneLine(Run({"run", "-m", model_, "--prompt-ids", "1,99999"}), 1, "99999");
-  ExpectOneLine(Run({"run", "-m", model_, "hi", "-c", "4096"}), 1, "--ctx 4096");
   ExpectOneLine(Run({"run", "-m", model_, "hi", "-md", "magic"}), 1, "magic");
   for (const char* bias : {"5", "5:", ":5", "5:1x", "5:1e99", "5 1"}) {
     ExpectOneLine(Run({"run", "-m", model_, "hi", "--logit-bias", bias}), 1, "--logit-bias");

@@ -163,7 +163,7 @@ TEST_P(GoldenDSpark, CorrectedLogitsAlongAChain) {
   rig_->Prefill(prompt_);
   BlockDrafterPeer peer(*rig_->drafter);
   for (const std::string chain : {"greedy", "teacher"}) {
-    ForcedSampler sampler(golden().Ints(chain + "_chain"), rig_->vocab());
+    ChainSampler sampler(golden().Ints(chain + "_chain"), rig_->vocab());
     if (name_ == "dspark_rnn") sampler.peer = &peer;
     const Proposal proposal = rig_->Propose(&sampler);
     ASSERT_EQ(sampler.offered.size(), 7u);
@@ -232,7 +232,7 @@ TEST_P(GoldenBlockDrafter, SampledRounds) {
     const std::string round = name;
     Rig rig(name_, isa_);
     rig.Prefill(golden().Ints(round + "prefix_ids"));
-    ForcedSampler sampler(golden().Ints(round + "draft_tokens"), rig.vocab());
+    ChainSampler sampler(golden().Ints(round + "draft_tokens"), rig.vocab());
     const Proposal proposal = rig.Propose(&sampler);
     if (HasHeads()) ExpectConfidence(golden().Floats(round + "confidence"), proposal.confidence);
     const auto q = golden().Floats(round + "q");

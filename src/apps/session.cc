@@ -5,6 +5,7 @@
 #include <chrono>
 #include <filesystem>
 
+#include "apps/memory_plan.h"
 #include "apps/pull.h"
 #include "model/weights.h"
 
@@ -63,7 +64,8 @@ CostTable Costs(Session& session) {
 
 void AddSessionFlags(CLI::App& app, SessionOptions* options) {
   app.add_option("-m,--model", options->model,
-                 "Model: a GGUF file or a Hugging Face directory [the default model]");
+                 "Model: a GGUF file, a Hugging Face directory, or " + DefaultModelPackage().name +
+                     ", which is the default model");
   AddDraftFlags(app, &options->draft);
   app.add_option("-c,--ctx", options->context, "Context length in tokens [the model's own, at most 8192]")
       ->check(CLI::Range(16, 1 << 20));
@@ -77,7 +79,11 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options) {
 }
 
 Result<std::string> ResolveModel(const std::string& model) {
-  return model.empty() ? FindDefaultModel() : model;
+  std::error_code error;
+  if (!model.empty() && std::filesystem::exists(model, error)) return model;
+  const std::string name = DefaultModelPackage().name;
+  if (model.empty() || model == name) return FindDefaultModel();
+  return MakeError("{}: no such file or directory, nor a known model; known by name: {}", model, name);
 }
 
 Session::~Session() {
@@ -96,16 +102,13 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
   DSPARK_ASSIGN_OR_RETURN(const EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
-  const ModelConfig& config = session->files.config;
-  if (options.context > config.max_context) {
-    return MakeError("--ctx {}: the model was made for {} positions; use at most that", options.context,
-                     config.max_context);
-  }
-  limits.max_context = options.context > 0 ? options.context : std::min(config.max_context, kDefaultContext);
+  DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(session->files.config, options.context));
   limits.max_logit_rows = std::max(64, options.sequences);
-  DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, config));
+  DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, session->files.config));
   limits.max_taps = source.taps();
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
+  DSPARK_RETURN_IF_ERROR(
+      CheckMemory(session->files, limits, options.sequences, session->pool->threads(), MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
   DSPARK_ASSIGN_OR_RETURN(session->drafter, source.Make(*session->target, *session->pool, options.sequences));
 

@@ -15,11 +15,8 @@ class App;
 
 namespace dspark {
 
-// Where the model allows more. K/V memory is only backed as it is used.
-inline constexpr int kDefaultContext = 8192;
-
 struct SessionOptions {
-  std::string model;  // file, directory; empty: the default model
+  std::string model;  // as ResolveModel takes it
   DraftOptions draft;
   int context = 0;         // 0: the model's own, at most 8192
   int threads = 0;         // 0: the cores this process may use
@@ -33,7 +30,7 @@ struct SessionOptions {
 void AddSessionFlags(CLI::App& app, SessionOptions* options);
 
 struct Session {
-  // Opens, packs, plans and (once per machine and model) measures. Error: one line.
+  // Opens, plans, packs and (once per machine and model) measures. Error: one line.
   static Result<std::unique_ptr<Session>> Open(const SessionOptions& options);
   ~Session();  // keeps what the steps taught about costs
 
@@ -48,7 +45,8 @@ struct Session {
   double load_ms = 0;
 };
 
-// Resolves -m: the default model when empty, else the path itself. Error: the default model is not there yet.
+// The path that -m means: a file or directory, else a model that `dspark pull` gets, by its name; empty: the
+// default model. Error: there is no such file, or the model is not pulled yet.
 Result<std::string> ResolveModel(const std::string& model);
 
 }  // namespace dspark

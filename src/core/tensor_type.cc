@@ -56,15 +56,37 @@ void DequantizeLevels(const uint8_t* block, float* values) {
   }
 }
 
+// Looks at the exponents of the kWords numbers that each block of kBytes begins with.
+template <class Word, Word kExponent, int kWords, int kBytes>
+bool FiniteBlocks(const uint8_t* src, int64_t blocks) {
+  Word bad = 0;  // as wide as what it is made of: the loop then vectorises
+  for (int64_t i = 0; i < blocks; ++i) {
+    for (int j = 0; j < kWords; ++j) {
+      Word word;
+      std::memcpy(&word, src + i * kBytes + j * int(sizeof(Word)), sizeof(word));
+      bad |= Word((word & kExponent) == kExponent);
+    }
+  }
+  return bad == 0;
+}
+constexpr auto kFiniteF32 = FiniteBlocks<uint32_t, 0x7f800000, 1, 4>;
+constexpr auto kFiniteF16 = FiniteBlocks<uint16_t, 0x7c00, 1, 2>;
+constexpr auto kFiniteBf16 = FiniteBlocks<uint16_t, 0x7f80, 1, 2>;
+template <int kHalves, int kBytes>
+constexpr auto kFiniteScales = FiniteBlocks<uint16_t, 0x7c00, kHalves, kBytes>;
+
 constexpr TensorTypeInfo kTypes[] = {
-    // type, name, values and bytes per block, level bits, zero, min, decoders
-    {TensorType::kF32, "F32", 1, 4, 0, 0, false, DequantizeF32, nullptr},
-    {TensorType::kF16, "F16", 1, 2, 0, 0, false, DequantizeF16, nullptr},
-    {TensorType::kBF16, "BF16", 1, 2, 0, 0, false, DequantizeBf16, nullptr},
-    {TensorType::kI64, "I64", 1, 8, 0, 0, false, nullptr, nullptr},
-    {TensorType::kQ4_0, "Q4_0", 32, 18, 4, 8, false, DequantizeLevels<LevelsQ4_0, 8, false>, LevelsQ4_0},
-    {TensorType::kQ4_1, "Q4_1", 32, 20, 4, 0, true, DequantizeLevels<LevelsQ4_1, 0, true>, LevelsQ4_1},
-    {TensorType::kQ8_0, "Q8_0", 32, 34, 8, 128, false, DequantizeLevels<LevelsQ8_0, 128, false>, LevelsQ8_0},
+    // type, name, values and bytes per block, level bits, zero, min, decoders, check
+    {TensorType::kF32, "F32", 1, 4, 0, 0, false, DequantizeF32, nullptr, kFiniteF32},
+    {TensorType::kF16, "F16", 1, 2, 0, 0, false, DequantizeF16, nullptr, kFiniteF16},
+    {TensorType::kBF16, "BF16", 1, 2, 0, 0, false, DequantizeBf16, nullptr, kFiniteBf16},
+    {TensorType::kI64, "I64", 1, 8, 0, 0, false, nullptr, nullptr, nullptr},
+    {TensorType::kQ4_0, "Q4_0", 32, 18, 4, 8, false, DequantizeLevels<LevelsQ4_0, 8, false>, LevelsQ4_0,
+     kFiniteScales<1, 18>},
+    {TensorType::kQ4_1, "Q4_1", 32, 20, 4, 0, true, DequantizeLevels<LevelsQ4_1, 0, true>, LevelsQ4_1,
+     kFiniteScales<2, 20>},
+    {TensorType::kQ8_0, "Q8_0", 32, 34, 8, 128, false, DequantizeLevels<LevelsQ8_0, 128, false>, LevelsQ8_0,
+     kFiniteScales<1, 34>},
 };
 
 }  // namespace
@@ -87,6 +109,13 @@ void Dequantize(TensorType type, const uint8_t* src, int64_t n, float* dst) {
   DSPARK_CHECK(info.dequantize != nullptr);
   DSPARK_CHECK_EQ(n % info.block_values, 0);
   for (int64_t i = 0; i < n; i += info.block_values, src += info.block_bytes) info.dequantize(src, dst + i);
+}
+
+bool AllFinite(TensorType type, const uint8_t* src, int64_t n) {
+  const TensorTypeInfo& info = InfoOf(type);
+  DSPARK_CHECK(info.finite != nullptr);
+  DSPARK_CHECK_EQ(n % info.block_values, 0);
+  return info.finite(src, n / info.block_values);
 }
 
 }  // namespace dspark

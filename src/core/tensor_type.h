@@ -40,6 +40,7 @@ struct TensorTypeInfo {
   bool has_min;
   void (*dequantize)(const uint8_t* block, float* values);    // one block
   void (*levels)(const uint8_t* block, BlockLevels* levels);  // one block; null for plain types
+  bool (*finite)(const uint8_t* src, int64_t blocks);         // AllFinite of many blocks
 };
 
 // Null for a type this build does not know.
@@ -48,5 +49,9 @@ const TensorTypeInfo& InfoOf(TensorType type);
 
 // Decodes n values (a multiple of the block size) to fp32. `src` needs no alignment.
 void Dequantize(TensorType type, const uint8_t* src, int64_t n, float* dst);
+
+// False when one of n values (a multiple of the block size) is NaN or infinite. Reads only the numbers that
+// can be: of a quantised block, its fp16 scale and min.
+bool AllFinite(TensorType type, const uint8_t* src, int64_t n);
 
 }  // namespace dspark

@@ -14,7 +14,7 @@
 namespace dspark {
 namespace {
 
-using test::ForcedSampler;
+using test::ChainSampler;
 
 constexpr int kVocab = 300, kWidth = 64, kSlots = 7;
 
@@ -334,7 +334,7 @@ TEST(BlockDrafterShapes, SlotPredictsItself) {
   anchor.Start(2, 21), own.Start(2, 21);
   Proposal expected = anchor.Propose(2);
   expected.tokens.erase(expected.tokens.begin());
-  ForcedSampler sampler(std::vector<int32_t>(kSlots, 1), kVocab);
+  ChainSampler sampler(std::vector<int32_t>(kSlots, 1), kVocab);
   const Proposal proposal = own.Propose(2, sampler);
   ExpectSame(proposal, expected);
   EXPECT_TRUE(sampler.offered.empty());
@@ -351,7 +351,7 @@ TEST(BlockDrafterShapes, CandidatesAreTheLikeliest) {
     Rig few(options);
     all.Start(1, 50), few.Start(1, 50);
     const std::vector<int32_t> chain = {4, 8, 15, 16, 23, 42, 5};
-    ForcedSampler wide(chain, kVocab), narrow(chain, kVocab);
+    ChainSampler wide(chain, kVocab), narrow(chain, kVocab);
     all.Propose(1, wide), few.Propose(1, narrow);
     BlockDrafterPeer peer(*few.drafter);
     for (int k = 0; k < kSlots; ++k) {
@@ -377,7 +377,7 @@ TEST(BlockDrafterShapes, ReducedVocabulary) {
     for (int v = 0; v < 90; ++v) options.config.draft_to_target.push_back(v * 3 + 1);
     Rig reduced(options);
     full.Start(1, 25), reduced.Start(1, 25);
-    ForcedSampler wide(std::vector<int32_t>(kSlots, 1), kVocab), narrow = wide;
+    ChainSampler wide(std::vector<int32_t>(kSlots, 1), kVocab), narrow = wide;
     full.Propose(1, wide), reduced.Propose(1, narrow);
     for (size_t k = 0; k < kSlots; ++k) {
       for (size_t v = 0; v < kVocab; ++v) {

@@ -284,17 +284,38 @@ void StoreKvAs(const Worker& worker, const KvLayout& layout, int layer,
   }
 }
 
+// Fields of AttentionWorkspace; scratch and partials in floats.
+struct WorkspaceSizes {
+  int max_chunks = 0, split_rows = 0;
+  size_t scratch_per_worker = 0, partials = 0;
+};
+
+WorkspaceSizes SizesFor(const AttentionShape& shape, int max_rows, int max_context, int workers) {
+  const size_t head_dim = size_t(shape.layout.head_dim), record = RecordSize(shape.layout.head_dim);
+  WorkspaceSizes sizes;
+  sizes.max_chunks = ChunksUpTo(std::max(max_context, 1) - 1);
+  // More rows than these keep all workers busy without sharing out one row's context.
+  if (workers > 1 && sizes.max_chunks > 1) sizes.split_rows = std::min(max_rows, std::max(16, 4 * workers));
+  sizes.scratch_per_worker = size_t(kTileQueries) * (head_dim + kChunkKeys + 2 * record);
+  sizes.partials = size_t(sizes.split_rows) * size_t(shape.heads) * size_t(sizes.max_chunks) * record;
+  return sizes;
+}
+
 }  // namespace
 
 AttentionWorkspace::AttentionWorkspace(const AttentionShape& shape, int max_rows, int max_context,
                                        int workers) {
-  const size_t head_dim = size_t(shape.layout.head_dim), record = RecordSize(shape.layout.head_dim);
-  max_chunks = ChunksUpTo(std::max(max_context, 1) - 1);
-  // More rows than these keep all workers busy without sharing out one row's context.
-  if (workers > 1 && max_chunks > 1) split_rows = std::min(max_rows, std::max(16, 4 * workers));
-  scratch_per_worker = size_t(kTileQueries) * (head_dim + kChunkKeys + 2 * record);
+  const WorkspaceSizes sizes = SizesFor(shape, max_rows, max_context, workers);
+  max_chunks = sizes.max_chunks;
+  split_rows = sizes.split_rows;
+  scratch_per_worker = sizes.scratch_per_worker;
   scratch = Buffer<float>(scratch_per_worker * size_t(workers));
-  partials = Buffer<float>(size_t(split_rows) * size_t(shape.heads) * size_t(max_chunks) * record);
+  partials = Buffer<float>(sizes.partials);
+}
+
+size_t AttentionWorkspace::BytesFor(const AttentionShape& shape, int max_rows, int max_context, int workers) {
+  const WorkspaceSizes sizes = SizesFor(shape, max_rows, max_context, workers);
+  return (sizes.scratch_per_worker * size_t(workers) + sizes.partials) * sizeof(float);
 }
 
 void Attention(Worker& worker, const AttentionShape& shape, int layer,

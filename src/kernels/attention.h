@@ -73,6 +73,8 @@ struct AttentionWorkspace {
   AttentionWorkspace() = default;
   AttentionWorkspace(const AttentionShape& shape, int max_rows, int max_context, int workers);
 
+  // Bytes of a workspace of these arguments, before there is one.
+  static size_t BytesFor(const AttentionShape& shape, int max_rows, int max_context, int workers);
   size_t Bytes() const { return scratch.Bytes() + partials.Bytes(); }
 
   int max_chunks = 0, split_rows = 0;

@@ -214,6 +214,10 @@ Activations::Activations(int max_rows, int max_cols)
   Resize(max_rows, max_cols);
 }
 
+size_t Activations::BytesFor(int max_rows, int max_cols) {
+  return max_rows * (ValueStride(max_cols) * sizeof(float) + BlockStride(max_cols) * sizeof(QuantizedBlock));
+}
+
 void Activations::Resize(int rows, int cols) {
   DSPARK_CHECK(rows >= 0 && rows <= max_rows_);
   DSPARK_CHECK(cols >= 0 && cols <= max_cols_);

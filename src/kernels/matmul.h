@@ -109,6 +109,7 @@ class Activations {
  public:
   Activations() = default;
   Activations(int max_rows, int max_cols);  // any shape up to this may be used
+  static size_t BytesFor(int max_rows, int max_cols);
 
   // Sets the shape in use for the calls that follow (on one worker, before a barrier). Rows keep their content
   // if the columns stay the same; otherwise it is undefined.

@@ -16,7 +16,11 @@ class RopeTable {
   // positions < 2^20; dim even. `divisors`: dim/2 values (GGUF's rope_freqs), or empty for none.
   RopeTable(int positions, int dim, float theta, std::span<const float> divisors = {});
 
+  // Bytes of a table of these arguments, before there is one.
+  static size_t BytesFor(int positions, int dim) { return size_t(positions) * size_t(dim) * sizeof(float); }
+
   int positions() const { return positions_; }
+  size_t Bytes() const { return values_.Bytes(); }
   // dim/2 cosines, then dim/2 sines.
   const float* Row(int position) const { return values_.data() + size_t(position) * size_t(dim_); }
 

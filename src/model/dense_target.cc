@@ -12,6 +12,13 @@ namespace {
 // four.
 constexpr int kSliceRows = 128;
 
+LayerStackLimits StackLimits(const TargetLimits& limits) {
+  return {.max_rows = kSliceRows,
+          .max_context = limits.max_context,
+          .block_tokens = limits.block_tokens,
+          .kv_type = limits.kv_type};
+}
+
 }  // namespace
 
 DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, ThreadPool& pool,
@@ -20,11 +27,7 @@ DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, Thread
       weights_(std::move(weights)),
       pool_(pool),
       limits_(limits),
-      stack_(config, weights_.layers, pool.threads(), pool.isa(),
-             {.max_rows = kSliceRows,
-              .max_context = limits.max_context,
-              .block_tokens = limits.block_tokens,
-              .kv_type = limits.kv_type}),
+      stack_(config, weights_.layers, pool.threads(), pool.isa(), StackLimits(limits)),
       head_input_(std::min(limits.max_logit_rows, kSliceRows), config.d_model),
       head_int8_(IsQuantized(weights_.head().format())),
       logits_(limits.max_logit_rows * PadStride(config.vocab)),
@@ -33,6 +36,13 @@ DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, Thread
 
 size_t DenseTarget::WorkspaceBytes() const {
   return stack_.WorkspaceBytes() + head_input_.Bytes() + logits_.Bytes() + taps_.Bytes();
+}
+
+size_t DenseTarget::WorkspaceBytesFor(const ModelConfig& config, const TargetLimits& limits, int threads) {
+  const size_t floats = limits.max_logit_rows * PadStride(config.vocab) +
+                        limits.max_rows * limits.max_taps * size_t(config.d_model);
+  return LayerStack::WorkspaceBytesFor(config, threads, StackLimits(limits)) + floats * sizeof(float) +
+         Activations::BytesFor(std::min(limits.max_logit_rows, kSliceRows), config.d_model);
 }
 
 ForwardOutput DenseTarget::Forward(std::span<const Segment> segments, std::span<const int> tap_layers) {
@@ -134,6 +144,12 @@ void DenseTarget::TapFinal(const Worker& worker, int slot) {
     RmsNorm(worker.isa(), stack_.X(r), weights_.output_norm.data(), config_.d_model, config_.rms_eps,
             taps_.data() + (first_row_ + r) * taps_stride_ + slot * config_.d_model);
   }
+}
+
+Result<TargetPlan> PlanTarget(const ModelFiles& files, const TargetLimits& limits, int threads) {
+  DSPARK_ASSIGN_OR_RETURN(const size_t weights, PackedWeightBytes(files, limits.weights));
+  return TargetPlan{{weights, DenseTarget::WorkspaceBytesFor(files.config, limits, threads)},
+                    LayerStack::LayoutFor(files.config, StackLimits(limits))};
 }
 
 Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool,

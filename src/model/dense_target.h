@@ -13,6 +13,9 @@ class DenseTarget : public Target {
  public:
   DenseTarget(const ModelConfig& config, ModelWeights weights, ThreadPool& pool, const TargetLimits& limits);
 
+  // memory().workspace_bytes of a target of these arguments, before there is one.
+  static size_t WorkspaceBytesFor(const ModelConfig& config, const TargetLimits& limits, int threads);
+
   const ModelConfig& config() const override { return config_; }
   const TargetLimits& limits() const override { return limits_; }
   KvLayout kv_layout() const override { return stack_.kv_layout(); }
@@ -23,8 +26,8 @@ class DenseTarget : public Target {
   ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) override;
 
  private:
-  void PlanSlice(std::span<const Segment> segments);
   size_t WorkspaceBytes() const;
+  void PlanSlice(std::span<const Segment> segments);
 
   // The phases of a pass over a slice, run by every worker. R = its rows.
   void Run(Worker& worker, std::span<const int> tap_layers);

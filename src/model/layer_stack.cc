@@ -55,7 +55,21 @@ LayerStack::LayerStack(const ModelConfig& config, std::span<const LayerWeights> 
 
 size_t LayerStack::WorkspaceBytes() const {
   return x_.Bytes() + q_.Bytes() + k_.Bytes() + v_.Bytes() + normed_.Bytes() + attended_.Bytes() +
-         hidden_.Bytes() + up_.Bytes() + attention_.Bytes();
+         hidden_.Bytes() + up_.Bytes() + attention_.Bytes() + rope_.Bytes();
+}
+
+KvLayout LayerStack::LayoutFor(const ModelConfig& config, const LayerStackLimits& limits) {
+  return ShapeOf(config, limits).layout;
+}
+
+size_t LayerStack::WorkspaceBytesFor(const ModelConfig& config, int workers, const LayerStackLimits& limits) {
+  const int rows = limits.max_rows, attended = config.heads * config.head_dim;
+  const size_t hidden = Activations(0, config.d_ffn).stride();  // of up_ too
+  const size_t floats = rows * (PadStride(config.d_model) + 3 * PadStride(attended) + hidden);
+  return floats * sizeof(float) + Activations::BytesFor(rows, config.d_model) +
+         Activations::BytesFor(rows, attended) + Activations::BytesFor(rows, config.d_ffn) +
+         AttentionWorkspace::BytesFor(ShapeOf(config, limits), rows, limits.max_context, workers) +
+         RopeTable::BytesFor(limits.max_context, config.head_dim);
 }
 
 void LayerStack::Begin(std::span<const AttentionSegment> segments) {

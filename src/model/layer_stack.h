@@ -30,6 +30,9 @@ class LayerStack {
 
   KvLayout kv_layout() const { return shape_.layout; }
   size_t WorkspaceBytes() const;
+  // The same of a stack of these arguments, before there is one.
+  static KvLayout LayoutFor(const ModelConfig& config, const LayerStackLimits& limits);
+  static size_t WorkspaceBytesFor(const ModelConfig& config, int workers, const LayerStackLimits& limits);
 
   // Lays out the rows of the next pass, R in all; one thread calls it between passes. Segments follow each
   // other in row order from row 0.

@@ -47,7 +47,14 @@ struct TargetLimits {
 };
 
 struct TargetMemory {
-  size_t weight_bytes = 0, workspace_bytes = 0;
+  size_t weight_bytes = 0;     // packed
+  size_t workspace_bytes = 0;  // activations, logits, attention, rope
+};
+
+// What a target will take, from sizes alone.
+struct TargetPlan {
+  TargetMemory memory;  // Target::memory()
+  KvLayout kv_layout;   // Target::kv_layout()
 };
 
 class Target {
@@ -68,8 +75,12 @@ class Target {
   virtual ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) = 0;
 };
 
+// What LoadTarget's result will take with a pool of `threads`; allocates nothing. `limits` need not fit into
+// any machine. Error: as LoadTarget.
+Result<TargetPlan> PlanTarget(const ModelFiles& files, const TargetLimits& limits, int threads);
+
 // Packs the weights and plans the workspace. The pool must outlive the target. Error: missing or misshapen
-// tensors.
+// tensors, or weights that are no numbers.
 Result<std::unique_ptr<Target>> LoadTarget(const ModelFiles& files, ThreadPool& pool,
                                            const TargetLimits& limits);
 

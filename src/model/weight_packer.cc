@@ -1,6 +1,7 @@
 #include "model/weight_packer.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "load/printable.h"
 
@@ -45,17 +46,50 @@ Result<WeightFormat> FormatOf(const MatrixSlot& slot, const TensorView& tensor,
   return IsQuantized(own) ? own : *asked;
 }
 
-// Fills one matrix on all workers, then gives its pages of the file back.
-void FillMatrix(const TensorSource& source, const TensorView& tensor, const MatrixSlot& slot,
+// A matrix's tensor and what it is packed as.
+struct BoundMatrix {
+  const TensorView* tensor;
+  WeightFormat format;
+};
+
+Result<std::vector<BoundMatrix>> Bind(const TensorSource& source, const WeightSlots& slots,
+                                      std::optional<WeightFormat> asked) {
+  std::vector<BoundMatrix> bound(slots.matrices.size());
+  for (size_t i = 0; i < bound.size(); ++i) {
+    const MatrixSlot& slot = slots.matrices[i];
+    DSPARK_ASSIGN_OR_RETURN(bound[i].tensor, Find(source, slot.name, {slot.n, slot.k}));
+    DSPARK_ASSIGN_OR_RETURN(bound[i].format, FormatOf(slot, *bound[i].tensor, asked, source.path()));
+  }
+  return bound;
+}
+
+size_t StorageBytes(const WeightSlots& slots, const std::vector<BoundMatrix>& bound) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < bound.size(); ++i) {
+    bytes += PackedMatrix::StorageBytes(slots.matrices[i].n, slots.matrices[i].k, bound[i].format);
+  }
+  return bytes;
+}
+
+Error NotFinite(const std::string& path, const TensorView& tensor) {
+  return MakeError("{}: tensor {} holds NaN or infinity; the file is damaged, get it anew", path,
+                   Printable(tensor.name));
+}
+
+// Fills one matrix on all workers, then gives its pages of the file back. False when a value is not finite.
+bool FillMatrix(const TensorSource& source, const TensorView& tensor, const MatrixSlot& slot,
                 ThreadPool& pool) {
   const size_t row_bytes = tensor.bytes.size() / slot.n;
   const bool as_it_is = PackedFormatOf(tensor.type) == slot.matrix->format();
+  std::atomic<bool> finite = true;
   pool.Run([&](Worker& worker) {
     const Range groups = worker.Share((slot.n + 15) / 16);
     std::vector<float> values(as_it_is ? 0 : slot.k);
     for (int g = groups.begin; g < groups.end; ++g) {
       const uint8_t* bytes = tensor.bytes.data() + size_t(g) * 16 * row_bytes;
       const int rows = std::min(16, slot.n - g * 16);
+      if (!AllFinite(tensor.type, bytes, int64_t(rows) * slot.k))
+        finite.store(false, std::memory_order_relaxed);
       if (as_it_is) {
         slot.matrix->SetRowGroup(g, tensor.type, bytes, row_bytes, rows);
         continue;
@@ -67,6 +101,7 @@ void FillMatrix(const TensorSource& source, const TensorView& tensor, const Matr
     }
   });
   source.Release(tensor);
+  return finite;
 }
 
 // The tensor of a vector: a row of a matrix is one too (conf_proj.weight).
@@ -79,6 +114,9 @@ Result<const TensorView*> FindVector(const TensorSource& source, const VectorSlo
 Status FillTable(const TensorSource& source, const TableSlot& slot, ThreadPool& pool,
                  std::optional<WeightFormat> asked) {
   DSPARK_ASSIGN_OR_RETURN(const TensorView* tensor, Find(source, slot.name, {slot.n, slot.k}));
+  if (!AllFinite(tensor->type, tensor->bytes.data(), int64_t(slot.n) * slot.k)) {
+    return NotFinite(source.path(), *tensor);
+  }
   const WeightFormat format = asked.value_or(PackedFormatOf(tensor->type));
   *slot.table = RowTable(slot.n, slot.k, format == WeightFormat::kF32);
   const size_t row_bytes = tensor->bytes.size() / size_t(slot.n);
@@ -100,33 +138,33 @@ Result<Buffer<uint8_t>> PackSlots(const TensorSource& source, const WeightSlots&
                                   std::optional<WeightFormat> asked) {
   for (const VectorSlot& slot : slots.vectors) {
     DSPARK_ASSIGN_OR_RETURN(const TensorView* tensor, FindVector(source, slot));
+    if (!AllFinite(tensor->type, tensor->bytes.data(), slot.n)) return NotFinite(source.path(), *tensor);
     slot.values->resize(size_t(slot.n));
     Dequantize(tensor->type, tensor->bytes.data(), slot.n, slot.values->data());
   }
   for (const TableSlot& slot : slots.tables) DSPARK_RETURN_IF_ERROR(FillTable(source, slot, pool, asked));
 
-  const size_t count = slots.matrices.size();
-  std::vector<const TensorView*> tensors(count);
-  std::vector<WeightFormat> formats(count);
-  size_t bytes = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const MatrixSlot& slot = slots.matrices[i];
-    DSPARK_ASSIGN_OR_RETURN(tensors[i], Find(source, slot.name, {slot.n, slot.k}));
-    DSPARK_ASSIGN_OR_RETURN(formats[i], FormatOf(slot, *tensors[i], asked, source.path()));
-    bytes += PackedMatrix::StorageBytes(slot.n, slot.k, formats[i]);
-  }
-  Buffer<uint8_t> storage(bytes);
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<BoundMatrix> bound, Bind(source, slots, asked));
+  Buffer<uint8_t> storage(StorageBytes(slots, bound));
   size_t offset = 0;
+  const size_t count = bound.size();
   for (size_t i = 0; i < count; ++i) {
     const MatrixSlot& slot = slots.matrices[i];
-    *slot.matrix = PackedMatrix(slot.n, slot.k, formats[i], storage.data() + offset);
+    const auto& [tensor, format] = bound[i];
+    *slot.matrix = PackedMatrix(slot.n, slot.k, format, storage.data() + offset);
     offset += slot.matrix->Bytes();
-    FillMatrix(source, *tensors[i], slot, pool);
+    if (!FillMatrix(source, *tensor, slot, pool)) return NotFinite(source.path(), *tensor);
   }
   for (size_t i = 0; i < count; ++i) {
     slots.matrices[i].matrix->SetNext(*slots.matrices[(i + 1) % count].matrix);
   }
   return storage;
+}
+
+Result<size_t> PackedBytes(const TensorSource& source, const WeightSlots& slots,
+                           std::optional<WeightFormat> asked) {
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<BoundMatrix> bound, Bind(source, slots, asked));
+  return StorageBytes(slots, bound);
 }
 
 }  // namespace dspark

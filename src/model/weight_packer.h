@@ -50,9 +50,13 @@ struct WeightSlots {
 // and head are int8 when int4 is; a tensor of 4 bits stays as it is when int4 is. Tables are fp32 where the
 // tensor is (or where it is asked for) and fp16 otherwise; vectors always fp32.
 //
-// Error: a missing tensor, one of another shape, or int4 asked of a tensor that the file already rounded to
-// 8 bits: file, tensor, what to do.
+// Error: a missing tensor, one of another shape, one that holds NaN or infinity, or int4 asked of a tensor
+// that the file already rounded to 8 bits: file, tensor, what to do.
 Result<Buffer<uint8_t>> PackSlots(const TensorSource& source, const WeightSlots& slots, ThreadPool& pool,
                                   std::optional<WeightFormat> asked);
+
+// Bytes of what PackSlots would return, from sizes alone. Error: as PackSlots.
+Result<size_t> PackedBytes(const TensorSource& source, const WeightSlots& slots,
+                           std::optional<WeightFormat> asked);
 
 }  // namespace dspark

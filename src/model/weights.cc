@@ -6,6 +6,7 @@ namespace {
 // Every tensor of a dense transformer and where it goes.
 WeightSlots SlotsOf(const ModelConfig& c, ModelWeights* w) {
   WeightSlots slots;
+  w->layers.resize(c.layers);
   for (int i = 0; i < c.layers; ++i) AddLayerSlots(c, i, c.d_model, &w->layers[i], &slots);
   slots.vectors.push_back({"output_norm.weight", c.d_model, &w->output_norm});
   if (!c.tied_embeddings) slots.matrices.push_back({"output.weight", c.vocab, c.d_model, &w->output, true});
@@ -45,10 +46,14 @@ void AddLayerSlots(const ModelConfig& c, int index, int qkv_columns, LayerWeight
   slots->matrices.push_back({name("ffn_down"), c.d_model, c.d_ffn, &layer->down});
 }
 
+Result<size_t> PackedWeightBytes(const ModelFiles& files, std::optional<WeightFormat> asked) {
+  ModelWeights nowhere;
+  return PackedBytes(*files.weights, SlotsOf(files.config, &nowhere), asked);
+}
+
 Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool,
                                  std::optional<WeightFormat> asked) {
   ModelWeights weights;
-  weights.layers.resize(files.config.layers);
   DSPARK_ASSIGN_OR_RETURN(weights.storage,
                           PackSlots(*files.weights, SlotsOf(files.config, &weights), pool, asked));
   return weights;

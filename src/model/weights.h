@@ -42,6 +42,9 @@ std::optional<WeightFormat> WeightFormatFromName(std::string_view name);
 void AddLayerSlots(const ModelConfig& config, int index, int qkv_columns, LayerWeights* layer,
                    WeightSlots* slots);
 
+// Bytes of PackWeights' storage, from sizes alone. Error: as PackWeights.
+Result<size_t> PackedWeightBytes(const ModelFiles& files, std::optional<WeightFormat> asked = {});
+
 // All weights of a target; formats and errors as PackSlots has them.
 Result<ModelWeights> PackWeights(const ModelFiles& files, ThreadPool& pool,
                                  std::optional<WeightFormat> asked = {});

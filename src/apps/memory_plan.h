@@ -1,0 +1,40 @@
+// What running a model takes, before anything of it is allocated, and what the machine has.
+#pragma once
+
+#include <string>
+
+#include "model/target.h"
+
+namespace dspark {
+
+// Where the model allows more and --ctx is not given.
+inline constexpr int kDefaultContext = 8192;
+
+// In bytes. Doubles, because a file may claim sizes whose product no integer holds.
+struct MemoryPlan {
+  int context = 0;          // positions of one sequence
+  double weights = 0;       // as packed
+  double kv = 0;            // of all sequences at that context; backed as it is used
+  double kv_per_token = 0;  // of one sequence
+  double workspace = 0;     // activations, logits, attention, rope
+
+  double Total() const { return weights + kv + workspace; }
+};
+
+// The context that `asked` (0: not given) means for a model. Error: more than it was made for.
+Result<int> ChooseContext(const ModelConfig& config, int asked);
+
+// Error: as PlanTarget.
+Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limits, int sequences,
+                              int threads);
+
+// Bytes that this process may come to use: the machine's memory or that of the control group (v1 or v2) it
+// runs in, whichever is less. Infinity when neither is known. `root` stands before /proc and /sys.
+double MachineMemory(const std::string& root = "");
+
+// Error: the plan is for more than `machine` bytes or than the address space left; with the longest context
+// (a power of two) that would do.
+Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, int sequences, int threads,
+                   double machine);
+
+}  // namespace dspark
