@@ -89,7 +89,7 @@ class ScriptedDrafter : public Drafter {
       std::discrete_distribution<size_t> draw(probs.begin(), probs.end());
       if (tell_confidence_) {
         const bool before = k > 0 && proposal->tokens.back() % 2 == 0;
-        proposal->confidence.push_back(k == 0 ? 0.6f : before ? 0.95f : 0.2f);
+        proposal->confidence.push_back(k == 0 ? 0.8f : before ? 0.95f : 0.2f);
       }
       proposal->Add(ids[draw(random_)], {ids, probs});
     } else {
@@ -235,7 +235,7 @@ TEST_P(SampledDrafts, KeepTheDistribution) {
   request.prompt = {10, 40, 77, 12};
   request.max_tokens = 4;
   request.ignore_eos = true;
-  request.sampling = {.temperature = 1.5f, .top_k = 4};
+  request.sampling = {.temperature = 1.5f, .top_k = 3};
   std::map<std::pair<int32_t, int32_t>, size_t> category;
   std::vector<double> exact;
   std::vector<int32_t> likely;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,14 +43,11 @@ struct TinyModelOptions {
   int max_taps = 0;
   KvType kv_type = KvType::kF16;
   std::optional<WeightFormat> weights = {};
-  std::function<void(GgufBuilder&)> edit = {};  // of the file, before it is written
 };
 
 struct TinyModel {
   explicit TinyModel(const TinyModelOptions& o = {}) : pool(o.threads, o.isa) {
-    GgufBuilder file = BuildTinyLlama(o.seed, o.shape);
-    if (o.edit) o.edit(file);
-    auto opened = OpenModel(WriteFile(dir.path() + "/tiny.gguf", file.Build()));
+    auto opened = OpenModel(WriteTinyLlamaGguf(dir.path(), o.seed, o.shape));
     if (!opened) CheckFailed(__FILE__, __LINE__, opened.error().text);
     files = std::move(opened).value();
     auto loaded = LoadTarget(files, pool,
