@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <numeric>
 
 #include "kernels/ops.h"
 
@@ -82,8 +81,6 @@ BlockDrafter::BlockDrafter(const DrafterConfig& config, BlockWeights weights, co
   drafts_.reserve(size_t(sequences_per_pass_));
   head_rows_.reserve(rows);
 }
-
-BlockDrafter::~BlockDrafter() = default;
 
 size_t BlockDrafter::weight_bytes() const {
   return weights_.common.storage.Bytes() + weights_.markov.w1.Bytes() + weights_.markov.w2.Bytes() +

@@ -38,7 +38,6 @@ class BlockDrafter : public Drafter {
   // `target` and `pool` outlive the drafter.
   BlockDrafter(const DrafterConfig& config, BlockWeights weights, const Target& target, ThreadPool& pool,
                const DrafterLimits& limits);
-  ~BlockDrafter() override;
 
   int max_tokens() const override { return config_.max_drafts(); }
   std::span<const int> tap_layers() const override { return config_.taps; }
@@ -69,7 +68,7 @@ class BlockDrafter : public Drafter {
   // One sequence of the present pass.
   struct Draft {
     ProposeRequest* request;
-    int drafts;        // slots first_slot_ … first_slot_ + drafts - 1 propose
+    int drafts;        // slots SlotsWithoutDraft() … + drafts - 1 propose
     int first;         // row of head_input_ of the first of them
     int32_t previous;  // the token before the slot that is being decided
     bool greedy;
