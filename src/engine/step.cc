@@ -74,7 +74,8 @@ ForwardOutput Engine::Forward() {
   // Only steps of the shape that was measured: one pending token a sequence, and its drafts.
   const bool decoding =
       std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.rows == 1; });
-  if (options_.follow_costs && decoding && !costs_.points().empty()) costs_.Observe(int(batch_tokens_.size()), verify_ms_);
+  if (options_.follow_costs && decoding && !costs_.points().empty())
+    costs_.Observe(int(batch_tokens_.size()), verify_ms_);
   return output;
 }
 

@@ -111,8 +111,8 @@ class Activations {
   Activations(int max_rows, int max_cols);  // any shape up to this may be used
   static size_t BytesFor(int max_rows, int max_cols);
 
-  // Sets the shape in use for the calls that follow (on one worker, before a barrier). Rows keep their content
-  // if the columns stay the same; otherwise it is undefined.
+  // Sets the shape in use for the calls that follow (on one worker, before a barrier). Rows keep their
+  // content if the columns stay the same; otherwise it is undefined.
   void Resize(int rows, int cols);
   int rows() const { return rows_; }
   int cols() const { return cols_; }
