@@ -137,6 +137,7 @@ void BlockDrafter::Append(Sequence& sequence, const float* taps) {
   if (pending_rows_ == kPendingRows) Flush();
   if (pending_.empty() || pending_.back().sequence != sequence.id)
     pending_.push_back({sequence.id, sequence.rows, pending_rows_, 0});
+  DSPARK_CHECK(sequence.kv.Reserve(sequence.rows + 1));
   std::copy_n(taps, fc_input_.cols(), fc_input_.Row(pending_rows_));
   ++pending_.back().rows;
   ++pending_rows_;
@@ -149,9 +150,7 @@ void BlockDrafter::Flush() {
   Laps laps;
   segments_.clear();
   for (const Pending& p : pending_) {
-    Sequence& sequence = Find(p.sequence);
-    DSPARK_CHECK(sequence.kv.Reserve(p.position + p.rows));
-    segments_.push_back({sequence.kv.blocks(), p.first_row, p.rows, p.position});
+    segments_.push_back({Find(p.sequence).kv.blocks(), p.first_row, p.rows, p.position});
   }
   stack_.Begin(segments_);
   fc_input_.Resize(pending_rows_, fc_input_.cols());

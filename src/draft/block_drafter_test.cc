@@ -244,6 +244,22 @@ TEST(BlockDrafterShapes, ChunksDoNotChangeAProposal) {
   whole.drafter->End(3);
 }
 
+// Rows of several sequences in turns, all projected by the first proposal.
+TEST(BlockDrafterShapes, InterleavedSequencesDoNotChangeAProposal) {
+  RigOptions options;
+  options.limits.block_tokens = 16;
+  Rig turns(options), alone(options);
+  for (SequenceId id : {1, 2, 3}) turns.drafter->Begin(id, {});
+  for (int p = 0; p < 80; p += 2) {
+    for (SequenceId id : {1, 2, 3}) turns.Observe(id, p, p + 2);
+  }
+  for (SequenceId id : {1, 2, 3}) {
+    alone.Start(id, 80);
+    ExpectSame(turns.Propose(id), alone.Propose(id));
+    alone.drafter->End(id), turns.drafter->End(id);
+  }
+}
+
 TEST(BlockDrafterShapes, MoreRowsThanWaitAreFlushed) {
   constexpr int kRows = 2 * BlockDrafter::kPendingRows + 30;
   RigOptions options;
