@@ -2,13 +2,27 @@
 
 #include <filesystem>
 
+#include "load/drafter_gguf.h"
 #include "load/drafter_hf.h"
 
 namespace dspark {
 
-Result<DrafterFiles> OpenDrafter(const std::string& path) { return OpenDrafterDirectory(path); }
+namespace {
 
-bool LooksLikeDrafter(const std::string& path) { return DirectoryLooksLikeDrafter(path); }
+bool IsDirectory(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_directory(path, error);
+}
+
+}  // namespace
+
+Result<DrafterFiles> OpenDrafter(const std::string& path) {
+  return IsDirectory(path) ? OpenDrafterDirectory(path) : OpenDrafterGguf(path);
+}
+
+bool LooksLikeDrafter(const std::string& path) {
+  return IsDirectory(path) ? DirectoryLooksLikeDrafter(path) : GgufLooksLikeDrafter(path);
+}
 
 Status CheckDrafterFits(const DrafterFiles& drafter, const ModelConfig& target) {
   const DrafterConfig& c = drafter.config;

@@ -53,6 +53,7 @@ struct DrafterConfig {
   bool head_norm = true;                         // Eagle3: the head reads RMS(y; output_norm)
   bool norm_before_residual = false;             // Eagle3: y = RMS(g; attn_norm_2) + Attn(u), not g + Attn(u)
   bool fc_bias = false;
+  bool frozen_copies = false;            // embedding and head of its own are the target's (drafters.md §1.4)
   std::vector<int32_t> draft_to_target;  // [Vd] ids of a reduced vocabulary, absolute; empty: the same ids
 
   // Drafts of one round at most.

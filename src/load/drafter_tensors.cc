@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "load/hf_weights.h"
+#include "load/unaligned.h"
 
 namespace dspark {
 namespace {
@@ -41,6 +42,10 @@ Status CheckVocabularies(const DrafterConfig& c, const std::string& path) {
         "{}: {} of the target's {} ids have a row in the head, but no tensor d2t says which; the file is not "
         "complete",
         path, c.backbone.vocab, c.target_vocab);
+  }
+  if (!c.own_head) {
+    return MakeError(
+        "{}: a reduced vocabulary (tensor d2t) without a head of its own; the file is not complete", path);
   }
   const auto& ids = c.draft_to_target;
   if (ids.size() != size_t(c.backbone.vocab)) {
@@ -125,6 +130,21 @@ void AddBlockShapes(const DrafterConfig& c, TensorShapes* shapes) {
   }
 }
 
+Result<std::vector<int32_t>> ReadDraftIds(const TensorView& tensor, bool offsets, const std::string& path) {
+  if (tensor.type != TensorType::kI64 || tensor.shape.size() != 1) {
+    return MakeError("{}: tensor d2t is not a list of I64 numbers; convert the drafter again", path);
+  }
+  std::vector<int32_t> ids(size_t(tensor.shape[0]));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto number = LoadUnaligned<int64_t>(&tensor.bytes[i * sizeof(int64_t)]);
+    // Only real ids are below kMaxModelSize; others become -1, which CheckVocabularies refuses.
+    const int64_t id =
+        std::clamp<int64_t>(number, -kMaxModelSize, kMaxModelSize) + (offsets ? int64_t(i) : 0);
+    ids[i] = id >= 0 && id < kMaxModelSize ? int32_t(id) : -1;
+  }
+  return ids;
+}
+
 }  // namespace
 
 std::string DrafterTensorName(std::string_view hf_name) {
@@ -167,6 +187,25 @@ TensorShapes DrafterShapes(const DrafterConfig& c) {
   }
   if (!c.head_norm) shapes.erase("output_norm.weight");
   return shapes;
+}
+
+Result<DrafterFiles> AssembleDrafter(DrafterConfig c, DrafterParts parts) {
+  if (const auto ids = parts.tensors.find(kDraftIds); ids != parts.tensors.end()) {
+    DSPARK_ASSIGN_OR_RETURN(c.draft_to_target, ReadDraftIds(ids->second, parts.offsets, parts.path));
+    c.backbone.vocab = int(c.draft_to_target.size());
+    parts.tensors.erase(ids);
+  }
+  c.fc_bias = parts.tensors.contains("fc.bias");
+  if (!c.frozen_copies) {
+    c.own_embedding = parts.tensors.contains("token_embd.weight");
+    c.own_head = parts.tensors.contains("output.weight");
+    c.backbone.qk_norm = parts.tensors.contains("blk.0.attn_q_norm.weight");
+  }
+  DSPARK_RETURN_IF_ERROR(CheckDrafterConfig(c, parts.config));
+  auto weights =
+      std::make_unique<MappedWeights>(parts.path, std::move(parts.files), std::move(parts.tensors));
+  DSPARK_RETURN_IF_ERROR(CheckDrafterTensors(c, *weights));
+  return DrafterFiles{parts.path, std::move(c), std::move(weights)};
 }
 
 Status CheckDrafterConfig(const DrafterConfig& c, const std::string& path) {

@@ -22,6 +22,21 @@ std::string DeepSpecTensorName(std::string_view name);
 // Exactly the tensors that a drafter of this configuration has.
 TensorShapes DrafterShapes(const DrafterConfig& config);
 
+// How many drafts Eagle3 and MTP make at most when their file does not say: what the paper trains for.
+inline constexpr int kDefaultDrafts = 7;
+
+// The last steps for every form of file: what only the tensors say (ids of a reduced vocabulary, norms on the
+// heads, an embedding and a head of its own) enters the configuration, and all of it is checked. d2t holds
+// absolute ids, or differences to the row number (`offsets`: SpecForge's way).
+struct DrafterParts {
+  std::string path;    // of the drafter
+  std::string config;  // where its keys stand, for messages
+  std::vector<MappedFile> files;
+  MappedWeights::Tensors tensors;
+  bool offsets = false;
+};
+Result<DrafterFiles> AssembleDrafter(DrafterConfig config, DrafterParts parts);
+
 // What the two kinds of file have in common once read: sizes, taps, ids and heads are in range and fit each
 // other. Error: one line that begins with `path`.
 Status CheckDrafterConfig(const DrafterConfig& config, const std::string& path);

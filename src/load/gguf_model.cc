@@ -12,19 +12,9 @@ namespace {
 
 constexpr int64_t kControlToken = 3;  // llama.cpp's token_type
 
-// A size: a whole number above 0. `otherwise` stands in for a missing key; without it the key is required.
-Result<int> Size(const Gguf& gguf, std::string_view key, std::optional<int> otherwise = {}) {
-  if (otherwise && !gguf.FindKey(key)) return *otherwise;
-  DSPARK_ASSIGN_OR_RETURN(const int64_t value, gguf.Get<int64_t>(key));
-  if (value <= 0 || value > std::numeric_limits<int>::max()) {
-    return MakeError("{}: metadata key {} is {}, not a size; the file is damaged", gguf.path, key, value);
-  }
-  return int(value);
-}
-
 // A size that this engine can only take as `required`.
 Status MustBe(const Gguf& gguf, std::string_view key, int required) {
-  DSPARK_ASSIGN_OR_RETURN(const int value, Size(gguf, key, required));
+  DSPARK_ASSIGN_OR_RETURN(const int value, GgufSize(gguf, key, required));
   if (value == required) return {};
   return MakeError("{}: metadata key {} is {}, only the head size {} is supported", gguf.path, key, value,
                    required);
@@ -36,23 +26,28 @@ std::string Key(const ModelConfig& c, std::string_view name) {
 }
 
 Status ReadSizes(const Gguf& gguf, ModelConfig* c) {
-  DSPARK_ASSIGN_OR_RETURN(c->layers, Size(gguf, Key(*c, "block_count")));
-  DSPARK_ASSIGN_OR_RETURN(c->max_context, Size(gguf, Key(*c, "context_length")));
-  DSPARK_ASSIGN_OR_RETURN(c->d_model, Size(gguf, Key(*c, "embedding_length")));
-  DSPARK_ASSIGN_OR_RETURN(c->d_ffn, Size(gguf, Key(*c, "feed_forward_length")));
-  DSPARK_ASSIGN_OR_RETURN(c->heads, Size(gguf, Key(*c, "attention.head_count")));
-  DSPARK_ASSIGN_OR_RETURN(c->kv_heads, Size(gguf, Key(*c, "attention.head_count_kv"), c->heads));
+  DSPARK_ASSIGN_OR_RETURN(c->layers, GgufSize(gguf, Key(*c, "block_count")));
+  DSPARK_ASSIGN_OR_RETURN(c->max_context, GgufSize(gguf, Key(*c, "context_length")));
+  DSPARK_ASSIGN_OR_RETURN(c->d_model, GgufSize(gguf, Key(*c, "embedding_length")));
+  DSPARK_ASSIGN_OR_RETURN(c->d_ffn, GgufSize(gguf, Key(*c, "feed_forward_length")));
+  DSPARK_ASSIGN_OR_RETURN(c->heads, GgufSize(gguf, Key(*c, "attention.head_count")));
+  DSPARK_ASSIGN_OR_RETURN(c->kv_heads, GgufSize(gguf, Key(*c, "attention.head_count_kv"), c->heads));
   if (!gguf.FindKey(Key(*c, "attention.key_length")) && c->d_model % c->heads != 0) {
     return MakeError("{}: an embedding of {} values cannot be split into {} heads; the file is damaged",
                      gguf.path, c->d_model, c->heads);
   }
-  DSPARK_ASSIGN_OR_RETURN(c->head_dim, Size(gguf, Key(*c, "attention.key_length"), c->d_model / c->heads));
+  DSPARK_ASSIGN_OR_RETURN(c->head_dim,
+                          GgufSize(gguf, Key(*c, "attention.key_length"), c->d_model / c->heads));
   DSPARK_RETURN_IF_ERROR(MustBe(gguf, Key(*c, "attention.value_length"), c->head_dim));
   DSPARK_RETURN_IF_ERROR(MustBe(gguf, Key(*c, "rope.dimension_count"), c->head_dim));
   DSPARK_ASSIGN_OR_RETURN(const int64_t experts, gguf.GetOr<int64_t>(Key(*c, "expert_count"), 0));
   if (experts != 0) {
     return MakeError("{}: a mixture of {} experts; only dense models are supported", gguf.path, experts);
   }
+  return {};
+}
+
+Status ReadVocabulary(const Gguf& gguf, ModelConfig* c) {
   const TensorView* embedding = gguf.FindTensor("token_embd.weight");
   if (!embedding || embedding->shape.size() != 2 || embedding->shape[0] > std::numeric_limits<int>::max()) {
     return MakeError("{}: tensor token_embd.weight is missing or no matrix; the file is not a complete model",
@@ -100,22 +95,12 @@ Result<std::vector<int32_t>> EndOfTurnTokens(const Gguf& gguf, const Family& fam
   return ids;
 }
 
-// A token id key; nothing when it is missing.
-Result<std::optional<int32_t>> TokenId(const Gguf& gguf, std::string_view key) {
-  if (!gguf.FindKey(key)) return std::optional<int32_t>();
-  DSPARK_ASSIGN_OR_RETURN(const int64_t id, gguf.Get<int64_t>(key));
-  if (id < 0 || id > std::numeric_limits<int32_t>::max()) {
-    return MakeError("{}: metadata key {} is {}, not a token id; the file is damaged", gguf.path, key, id);
-  }
-  return std::optional<int32_t>(int32_t(id));
-}
-
 Status ReadEndTokens(const Gguf& gguf, const Family& family, ModelConfig* c) {
-  DSPARK_ASSIGN_OR_RETURN(c->bos, TokenId(gguf, "tokenizer.ggml.bos_token_id"));
+  DSPARK_ASSIGN_OR_RETURN(c->bos, GgufTokenId(gguf, "tokenizer.ggml.bos_token_id"));
   DSPARK_ASSIGN_OR_RETURN(c->add_bos, gguf.GetOr<bool>("tokenizer.ggml.add_bos_token", false));
   DSPARK_ASSIGN_OR_RETURN(c->eos, EndOfTurnTokens(gguf, family));
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
-    DSPARK_ASSIGN_OR_RETURN(const std::optional<int32_t> id, TokenId(gguf, key));
+    DSPARK_ASSIGN_OR_RETURN(const std::optional<int32_t> id, GgufTokenId(gguf, key));
     if (id) c->eos.push_back(*id);
   }
   std::ranges::sort(c->eos);
@@ -124,6 +109,32 @@ Status ReadEndTokens(const Gguf& gguf, const Family& family, ModelConfig* c) {
 }
 
 }  // namespace
+
+Result<int> GgufSize(const Gguf& gguf, std::string_view key, std::optional<int> otherwise) {
+  if (otherwise && !gguf.FindKey(key)) return *otherwise;
+  DSPARK_ASSIGN_OR_RETURN(const int64_t value, gguf.Get<int64_t>(key));
+  if (value <= 0 || value > std::numeric_limits<int>::max()) {
+    return MakeError("{}: metadata key {} is {}, not a size; the file is damaged", gguf.path, key, value);
+  }
+  return int(value);
+}
+
+Result<std::optional<int32_t>> GgufTokenId(const Gguf& gguf, std::string_view key) {
+  if (!gguf.FindKey(key)) return std::optional<int32_t>();
+  DSPARK_ASSIGN_OR_RETURN(const int64_t id, gguf.Get<int64_t>(key));
+  if (id < 0 || id > std::numeric_limits<int32_t>::max()) {
+    return MakeError("{}: metadata key {} is {}, not a token id; the file is damaged", gguf.path, key, id);
+  }
+  return std::optional<int32_t>(int32_t(id));
+}
+
+Status ReadDecoderKeys(const Gguf& gguf, ModelConfig* c) {
+  DSPARK_RETURN_IF_ERROR(ReadSizes(gguf, c));
+  DSPARK_RETURN_IF_ERROR(ReadRope(gguf, c));
+  DSPARK_ASSIGN_OR_RETURN(const double eps, gguf.Get<double>(Key(*c, "attention.layer_norm_rms_epsilon")));
+  c->rms_eps = float(eps);
+  return {};
+}
 
 Result<ModelConfig> ConfigFromGguf(const Gguf& gguf) {
   ModelConfig c;
@@ -139,10 +150,8 @@ Result<ModelConfig> ConfigFromGguf(const Gguf& gguf) {
   c.name = name;
   c.rope_interleaved = family->gguf_interleaved;
   c.qk_norm = family->qk_norm;
-  DSPARK_RETURN_IF_ERROR(ReadSizes(gguf, &c));
-  DSPARK_RETURN_IF_ERROR(ReadRope(gguf, &c));
-  DSPARK_ASSIGN_OR_RETURN(const double eps, gguf.Get<double>(Key(c, "attention.layer_norm_rms_epsilon")));
-  c.rms_eps = float(eps);
+  DSPARK_RETURN_IF_ERROR(ReadDecoderKeys(gguf, &c));
+  DSPARK_RETURN_IF_ERROR(ReadVocabulary(gguf, &c));
   DSPARK_RETURN_IF_ERROR(ReadEndTokens(gguf, *family, &c));
   DSPARK_RETURN_IF_ERROR(CheckConfig(c, gguf.path));
   return c;
