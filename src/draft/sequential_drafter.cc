@@ -54,7 +54,7 @@ SequentialDrafter::SequentialDrafter(const DrafterConfig& config, DraftWeights w
       blocks_(stack_.kv_layout(), BlocksOf(config, limits)),
       head_input_(limits.max_sequences, config.backbone.d_model),
       logits_(size_t(limits.max_sequences) * PadStride(config.backbone.vocab)),
-      ids_(candidates_ < config.backbone.vocab ? size_t(limits.max_sequences * candidates_) : 0),
+      ids_(candidates_ < config.backbone.vocab ? size_t(limits.max_sequences) * size_t(candidates_) : 0),
       values_(ids_.size()),
       target_ids_(TargetIds(config)) {
   DSPARK_CHECK_EQ(int(target_ids_.size()), head_.n());
@@ -240,25 +240,19 @@ void SequentialDrafter::Select(const Worker& worker) {
   const Range share = worker.Share(int(lanes_.size()));
   for (int i = share.begin; i < share.end; ++i) {
     Lane& lane = lanes_[size_t(i)];
-    const std::span<const float> logits(logits_.data() + size_t(i) * PadStride(head_.n()), size_t(head_.n()));
     if (!lane.request->sampler) {
-      lane.token = target_ids_[size_t(ArgMax(worker.isa(), logits))];
+      lane.token = target_ids_[size_t(ArgMax(worker.isa(), Logits(i)))];
     } else if (!ids_.empty()) {
-      int32_t* ids = &ids_[size_t(i * candidates_)];
-      TopK(worker.isa(), logits, candidates_, ids, &values_[size_t(i * candidates_)]);
-      for (int k = 0; k < candidates_; ++k) ids[k] = target_ids_[size_t(ids[k])];
+      TopK(worker.isa(), Logits(i), candidates_, LaneOf(ids_, i).data(), LaneOf(values_, i).data());
+      for (int32_t& id : LaneOf(ids_, i)) id = target_ids_[size_t(id)];
     }
   }
 }
 
 int32_t SequentialDrafter::DrawFrom(int lane) {
   const ProposeRequest& request = *lanes_[size_t(lane)].request;
-  if (!ids_.empty()) {
-    const size_t first = size_t(lane * candidates_), n = size_t(candidates_);
-    return request.sampler->Draw({&ids_[first], n}, {&values_[first], n}, request.proposal);
-  }
-  float* logits = logits_.data() + size_t(lane) * PadStride(head_.n());
-  return request.sampler->Draw(target_ids_, {logits, target_ids_.size()}, request.proposal);
+  if (ids_.empty()) return request.sampler->Draw(target_ids_, Logits(lane), request.proposal);
+  return request.sampler->Draw(LaneOf(ids_, lane), LaneOf(values_, lane), request.proposal);
 }
 
 // One more draft for every lane. Those that have enough leave; the others close ranks.

@@ -85,7 +85,7 @@ class SequentialDrafter : public Drafter {
   struct Lane {
     const ProposeRequest* request;
     Sequence* sequence;
-    int most;         // drafts
+    int most;         // drafts still to come
     int32_t token{};  // the newest draft
   };
 
@@ -95,6 +95,14 @@ class SequentialDrafter : public Drafter {
   void FillLanes(std::span<ProposeRequest> requests);
   void Draw();
   int32_t DrawFrom(int lane);
+  std::span<float> Logits(int lane) {
+    return logits_.span().subspan(size_t(lane) * PadStride(head_.n()), size_t(head_.n()));
+  }
+  // Of ids_ or values_.
+  template <class T>
+  std::span<T> LaneOf(std::vector<T>& of_lanes, int lane) {
+    return std::span(of_lanes).subspan(size_t(lane) * size_t(candidates_), size_t(candidates_));
+  }
 
   // Phases of a pass.
   void Head(Worker& worker);
