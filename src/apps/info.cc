@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/drafter_info.h"
 #include "apps/session.h"
 #include "load/model_listing.h"
 
@@ -49,29 +50,32 @@ std::map<std::string, TypeTotal> TotalsByType(const ModelListing& listing) {
   return totals;
 }
 
-nlohmann::json ToJson(const std::string& path, const ModelListing& listing, const ModelConfig& c,
-                      const MemoryPlan& plan) {
-  nlohmann::json json{{"path", path},
-                      {"format", listing.format},
-                      {"file_bytes", listing.file_bytes},
-                      {"model",
-                       {{"architecture", c.architecture},
-                        {"name", c.name},
-                        {"layers", c.layers},
-                        {"d_model", c.d_model},
-                        {"heads", c.heads},
-                        {"kv_heads", c.kv_heads},
-                        {"head_dim", c.head_dim},
-                        {"d_ffn", c.d_ffn},
-                        {"vocab", c.vocab},
-                        {"max_context", c.max_context},
-                        {"tied_embeddings", c.tied_embeddings},
-                        {"eos", c.eos}}},
-                      {"memory",
-                       {{"context", plan.context},
-                        {"weight_mb", plan.weight_mb},
-                        {"kv_mb", plan.kv_mb},
-                        {"kv_kb_per_token", plan.kv_kb_per_token}}}};
+nlohmann::json ModelToJson(const ModelConfig& c, const MemoryPlan& plan) {
+  return {{"model",
+           {{"architecture", c.architecture},
+            {"name", c.name},
+            {"layers", c.layers},
+            {"d_model", c.d_model},
+            {"heads", c.heads},
+            {"kv_heads", c.kv_heads},
+            {"head_dim", c.head_dim},
+            {"d_ffn", c.d_ffn},
+            {"vocab", c.vocab},
+            {"max_context", c.max_context},
+            {"tied_embeddings", c.tied_embeddings},
+            {"eos", c.eos}}},
+          {"memory",
+           {{"context", plan.context},
+            {"weight_mb", plan.weight_mb},
+            {"kv_mb", plan.kv_mb},
+            {"kv_kb_per_token", plan.kv_kb_per_token}}}};
+}
+
+// `json` with what every file has.
+nlohmann::json WithFile(nlohmann::json json, const std::string& path, const ModelListing& listing) {
+  json["path"] = path;
+  json["format"] = listing.format;
+  json["file_bytes"] = listing.file_bytes;
   for (const ListedKey& key : listing.metadata) {
     json["metadata"].push_back({{"key", key.key}, {"type", key.type}, {"value", key.value}});
   }
@@ -82,14 +86,17 @@ nlohmann::json ToJson(const std::string& path, const ModelListing& listing, cons
   return json;
 }
 
-void Print(const std::string& path, const ModelListing& listing, const ModelConfig& c, const MemoryPlan& plan,
-           const InfoOptions& options) {
+void PrintFile(const std::string& path, const ModelListing& listing) {
   fmt::print("{}\n{}, {:.1f} MB, {} tensors", path, listing.format, double(listing.file_bytes) / 1e6,
              listing.tensors.size());
   for (const auto& [type, total] : TotalsByType(listing)) {
     fmt::print("; {} × {} ({:.1f} MB)", total.tensors, type, double(total.bytes) / 1e6);
   }
-  fmt::print("\n\n{}{}{}\n", c.architecture, c.name.empty() ? "" : ": ", c.name);
+  fmt::print("\n\n");
+}
+
+void PrintModel(const ModelConfig& c, const MemoryPlan& plan) {
+  fmt::print("{}{}{}\n", c.architecture, c.name.empty() ? "" : ": ", c.name);
   fmt::print("  layers {}, width {}, feed-forward {}\n", c.layers, c.d_model, c.d_ffn);
   fmt::print("  query heads {}, KV heads {}, head size {}\n", c.heads, c.kv_heads, c.head_dim);
   fmt::print("  vocabulary {}{}, context {}\n", c.vocab, c.tied_embeddings ? " (tied)" : "", c.max_context);
@@ -98,6 +105,9 @@ void Print(const std::string& path, const ModelListing& listing, const ModelConf
       "\nmemory at context {}: weights {:.1f} MB, K/V in fp16 {:.1f} MB ({:.1f} KB a token, backed as "
       "it is used)\n",
       plan.context, plan.weight_mb, plan.kv_mb, plan.kv_kb_per_token);
+}
+
+void PrintLists(const ModelListing& listing, const InfoOptions& options) {
   if (options.metadata) {
     fmt::print("\nmetadata\n");
     for (const ListedKey& key : listing.metadata)
@@ -111,18 +121,34 @@ void Print(const std::string& path, const ModelListing& listing, const ModelConf
   }
 }
 
+Result<int> RunOnDrafter(const std::string& path, const InfoOptions& options) {
+  DSPARK_ASSIGN_OR_RETURN(const DrafterFiles drafter, OpenDrafter(path));
+  DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModel(path));
+  if (options.json) {
+    fmt::print("{}\n", WithFile({{"drafter", DrafterToJson(drafter)}}, path, listing).dump());
+    return kExitOk;
+  }
+  PrintFile(path, listing);
+  fmt::print("{}", DescribeDrafter(drafter));
+  PrintLists(listing, options);
+  return kExitOk;
+}
+
 Result<int> Run(const InfoOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const std::string path, ResolveModel(options.model));
+  if (LooksLikeDrafter(path)) return RunOnDrafter(path, options);
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(path));
   DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModel(path));
   uint64_t bytes = 0;
   for (const ListedTensor& tensor : listing.tensors) bytes += tensor.bytes;
   const MemoryPlan plan = Plan(files.config, bytes, options.context);
   if (options.json) {
-    fmt::print("{}\n", ToJson(path, listing, files.config, plan).dump());
-  } else {
-    Print(path, listing, files.config, plan, options);
+    fmt::print("{}\n", WithFile(ModelToJson(files.config, plan), path, listing).dump());
+    return kExitOk;
   }
+  PrintFile(path, listing);
+  PrintModel(files.config, plan);
+  PrintLists(listing, options);
   return kExitOk;
 }
 
@@ -131,7 +157,7 @@ Result<int> Run(const InfoOptions& options) {
 Command AddInfo(CLI::App& app) {
   auto options = std::make_shared<InfoOptions>();
   app.add_option("model,-m,--model", options->model,
-                 "A GGUF file or a Hugging Face directory [the default model]");
+                 "A model or a drafter: GGUF file or Hugging Face directory [the default model]");
   app.add_option("-c,--ctx", options->context, "Context to plan memory for [the model's own, at most 8192]")
       ->check(CLI::Range(16, 1 << 20));
   app.add_flag("--metadata", options->metadata, "List every metadata key");
