@@ -59,6 +59,7 @@ int main(int argc, char** argv) {
   add("run", "Answer a prompt, or chat in the terminal", dspark::AddRun);
   add("bench", "Measure decode, verify and prefill speed", dspark::AddBench);
   add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
+  add("convert", "Write a drafter in another form", dspark::AddConvert);
   add("pull", "Get the default model", dspark::AddPull);
 
   try {

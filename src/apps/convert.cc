@@ -1,0 +1,87 @@
+// dspark convert: a drafter in another form.
+#include <CLI/CLI.hpp>
+#include <map>
+#include <optional>
+
+#include "apps/commands.h"
+#include "apps/write_drafter.h"
+#include "core/mapped_file.h"
+#include "load/model_files.h"
+
+namespace dspark {
+namespace {
+
+struct ConvertOptions {
+  std::string in, out, type, target;
+  bool with_embedding = false, with_head = false;
+};
+
+const std::map<std::string, TensorType>& Types() {
+  static const std::map<std::string, TensorType> types = {{"f32", TensorType::kF32},
+                                                          {"f16", TensorType::kF16},
+                                                          {"bf16", TensorType::kBF16},
+                                                          {"q8_0", TensorType::kQ8_0},
+                                                          {"q4_0", TensorType::kQ4_0}};
+  return types;
+}
+
+// A GGUF whose metadata is wanted; empty for anything else.
+struct OpenedGguf {
+  std::optional<MappedFile> file;
+  std::optional<Gguf> gguf;
+};
+
+OpenedGguf OpenIfTokenizer(const std::string& path) {
+  OpenedGguf opened;
+  auto file = MappedFile::Open(path);
+  if (!file || !LooksLikeGguf(file->bytes())) return opened;
+  auto gguf = ParseGguf(file->bytes(), path);
+  if (!gguf || !gguf->FindKey("tokenizer.ggml.model")) return opened;
+  opened.gguf = std::move(gguf).value();
+  opened.file = std::move(file).value();
+  return opened;
+}
+
+Result<int> Run(const ConvertOptions& options) {
+  const bool gguf = options.out.ends_with(".gguf");
+  DSPARK_ASSIGN_OR_RETURN(const DrafterFiles drafter, OpenDrafter(options.in));
+  DrafterWriteOptions write{
+      .type = options.type.empty() ? (gguf ? TensorType::kF16 : TensorType::kBF16) : Types().at(options.type),
+      .with_embedding = options.with_embedding,
+      .with_head = options.with_head};
+  ModelFiles target;
+  OpenedGguf tokenizer = OpenIfTokenizer(options.in);
+  if (!options.target.empty()) {
+    DSPARK_ASSIGN_OR_RETURN(target, OpenModel(options.target));
+    DSPARK_RETURN_IF_ERROR(CheckDrafterFits(drafter, target.config));
+    write.target = target.weights.get();
+    if (!tokenizer.gguf) tokenizer = OpenIfTokenizer(options.target);
+  }
+  if (tokenizer.gguf) write.tokenizer = &*tokenizer.gguf;
+  DSPARK_RETURN_IF_ERROR(WriteDrafter(drafter, write, options.out));
+  fmt::print("{}: written from a {}\n", options.out, drafter.config.form);
+  return kExitOk;
+}
+
+}  // namespace
+
+Command AddConvert(CLI::App& app) {
+  auto options = std::make_shared<ConvertOptions>();
+  app.add_option("in", options->in,
+                 "A drafter: GGUF, or DeepSpec, DFlash, speculators or SpecForge directory")
+      ->required();
+  app.add_option("out", options->out, "x.gguf for llama.cpp's form, else a directory of DeepSpec's form")
+      ->required();
+  app.add_option("--type", options->type,
+                 "Matrices: f32, f16, q8_0 or q4_0 in GGUF [f16]; f32 or bf16 in a directory [bf16]")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0"}));
+  app.add_option(
+      "--target", options->target,
+      "The model it drafts for: its embedding and head are not stored twice in a GGUF, and fill what a\n"
+      "directory wants; a GGUF gets its tokenizer, without which llama.cpp cannot use the file");
+  app.add_flag("--with-embedding", options->with_embedding, "Store the embedding in a GGUF in any case");
+  app.add_flag("--with-head", options->with_head, "Store the head in a GGUF in any case");
+  return [options] { return Run(*options); };
+}
+
+}  // namespace dspark

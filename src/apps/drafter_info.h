@@ -1,0 +1,17 @@
+// What `dspark info` says about a drafter.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "load/drafter_files.h"
+
+namespace dspark {
+
+// Some lines for people: what it is, what it drafts a round, what it fits.
+std::string DescribeDrafter(const DrafterFiles& drafter);
+
+// The same as an object.
+nlohmann::json DrafterToJson(const DrafterFiles& drafter);
+
+}  // namespace dspark
