@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "apps/write_drafter.h"
 #include "core/mapped_file.h"
 #include "load/model_files.h"
@@ -59,7 +60,7 @@ Result<int> Run(const ConvertOptions& options) {
   }
   if (tokenizer.gguf) write.tokenizer = &*tokenizer.gguf;
   DSPARK_RETURN_IF_ERROR(WriteDrafter(drafter, write, options.out));
-  fmt::print("{}: written from a {}\n", options.out, drafter.config.form);
+  PrintOutput("{}: written from a {}\n", options.out, drafter.config.form);
   return kExitOk;
 }
 

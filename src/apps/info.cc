@@ -6,12 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
-<<<<<<< HEAD
+#include "apps/drafter_info.h"
 #include "apps/memory_plan.h"
 #include "apps/output.h"
-=======
-#include "apps/drafter_info.h"
->>>>>>> f-files
 #include "apps/session.h"
 #include "load/model_listing.h"
 
@@ -38,37 +35,8 @@ std::map<std::string, TypeTotal> TotalsByType(const ModelListing& listing) {
   return totals;
 }
 
-<<<<<<< HEAD
 nlohmann::json ListingJson(const std::string& path, const ModelListing& listing) {
   nlohmann::json json{{"path", path}, {"format", listing.format}, {"file_bytes", listing.file_bytes}};
-=======
-nlohmann::json ModelToJson(const ModelConfig& c, const MemoryPlan& plan) {
-  return {{"model",
-           {{"architecture", c.architecture},
-            {"name", c.name},
-            {"layers", c.layers},
-            {"d_model", c.d_model},
-            {"heads", c.heads},
-            {"kv_heads", c.kv_heads},
-            {"head_dim", c.head_dim},
-            {"d_ffn", c.d_ffn},
-            {"vocab", c.vocab},
-            {"max_context", c.max_context},
-            {"tied_embeddings", c.tied_embeddings},
-            {"eos", c.eos}}},
-          {"memory",
-           {{"context", plan.context},
-            {"weight_mb", plan.weight_mb},
-            {"kv_mb", plan.kv_mb},
-            {"kv_kb_per_token", plan.kv_kb_per_token}}}};
-}
-
-// `json` with what every file has.
-nlohmann::json WithFile(nlohmann::json json, const std::string& path, const ModelListing& listing) {
-  json["path"] = path;
-  json["format"] = listing.format;
-  json["file_bytes"] = listing.file_bytes;
->>>>>>> f-files
   for (const ListedKey& key : listing.metadata) {
     json["metadata"].push_back({{"key", key.key}, {"type", key.type}, {"value", key.value}});
   }
@@ -79,7 +47,6 @@ nlohmann::json WithFile(nlohmann::json json, const std::string& path, const Mode
   return json;
 }
 
-<<<<<<< HEAD
 nlohmann::json ModelJson(const ModelConfig& c) {
   return {{"architecture", c.architecture},
           {"name", c.name},
@@ -107,15 +74,9 @@ nlohmann::json MemoryJson(const MemoryPlan& plan) {
 void PrintHead(const std::string& path, const ModelListing& listing) {
   PrintOutput("{}\n{}, {:.1f} MB, {} tensors", path, listing.format, double(listing.file_bytes) / 1e6,
               listing.tensors.size());
-=======
-void PrintFile(const std::string& path, const ModelListing& listing) {
-  fmt::print("{}\n{}, {:.1f} MB, {} tensors", path, listing.format, double(listing.file_bytes) / 1e6,
-             listing.tensors.size());
->>>>>>> f-files
   for (const auto& [type, total] : TotalsByType(listing)) {
     PrintOutput("; {} × {} ({:.1f} MB)", total.tensors, type, double(total.bytes) / 1e6);
   }
-<<<<<<< HEAD
   PrintOutput("\n\n");
 }
 
@@ -141,28 +102,6 @@ void PrintTensors(const ModelListing& listing) {
   PrintOutput("\ntensors\n");
   for (const ListedTensor& t : listing.tensors) {
     PrintOutput("  {:<36} {:<5} [{}]\n", t.name, t.type, fmt::join(t.shape, ", "));
-=======
-  fmt::print("\n\n");
-}
-
-void PrintModel(const ModelConfig& c, const MemoryPlan& plan) {
-  fmt::print("{}{}{}\n", c.architecture, c.name.empty() ? "" : ": ", c.name);
-  fmt::print("  layers {}, width {}, feed-forward {}\n", c.layers, c.d_model, c.d_ffn);
-  fmt::print("  query heads {}, KV heads {}, head size {}\n", c.heads, c.kv_heads, c.head_dim);
-  fmt::print("  vocabulary {}{}, context {}\n", c.vocab, c.tied_embeddings ? " (tied)" : "", c.max_context);
-  fmt::print("  end tokens {}\n", fmt::join(c.eos, ", "));
-  fmt::print(
-      "\nmemory at context {}: weights {:.1f} MB, K/V in fp16 {:.1f} MB ({:.1f} KB a token, backed as "
-      "it is used)\n",
-      plan.context, plan.weight_mb, plan.kv_mb, plan.kv_kb_per_token);
-}
-
-void PrintLists(const ModelListing& listing, const InfoOptions& options) {
-  if (options.metadata) {
-    fmt::print("\nmetadata\n");
-    for (const ListedKey& key : listing.metadata)
-      fmt::print("  {} ({}) = {}\n", key.key, key.type, key.value);
->>>>>>> f-files
   }
 }
 
@@ -198,21 +137,28 @@ void ShowModel(const std::string& path, const ModelListing& listing, const Model
 }
 
 Result<int> RunOnDrafter(const std::string& path, const InfoOptions& options) {
-  DSPARK_ASSIGN_OR_RETURN(const DrafterFiles drafter, OpenDrafter(path));
   DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModel(path));
-  if (options.json) {
-    fmt::print("{}\n", WithFile({{"drafter", DrafterToJson(drafter)}}, path, listing).dump());
+  const Result<DrafterFiles> drafter = OpenDrafter(path);
+  if (!drafter) {
+    ShowOther(path, listing, drafter.error().text, options);
     return kExitOk;
   }
-  PrintFile(path, listing);
-  fmt::print("{}", DescribeDrafter(drafter));
-  PrintLists(listing, options);
+  if (options.json) {
+    nlohmann::json json = ListingJson(path, listing);
+    json["drafter"] = DrafterToJson(*drafter);
+    PrintOutput("{}\n", json.dump());
+    return kExitOk;
+  }
+  PrintHead(path, listing);
+  PrintOutput("{}", DescribeDrafter(*drafter));
+  if (options.metadata) PrintMetadata(listing);
+  if (options.tensors) PrintTensors(listing);
   return kExitOk;
 }
 
 Result<int> Run(const InfoOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const std::string path, ResolveModel(options.model));
-<<<<<<< HEAD
+  if (LooksLikeDrafter(path)) return RunOnDrafter(path, options);
   const Result<ModelFiles> files = OpenModel(path);
   const Result<ModelListing> listing = ListModel(path);
   if (!listing) return files ? listing.error() : files.error();
@@ -224,21 +170,6 @@ Result<int> Run(const InfoOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(files->config, options.context));
   DSPARK_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(*files, limits, 1, UsableCores()));
   ShowModel(path, *listing, files->config, plan, options);
-=======
-  if (LooksLikeDrafter(path)) return RunOnDrafter(path, options);
-  DSPARK_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(path));
-  DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModel(path));
-  uint64_t bytes = 0;
-  for (const ListedTensor& tensor : listing.tensors) bytes += tensor.bytes;
-  const MemoryPlan plan = Plan(files.config, bytes, options.context);
-  if (options.json) {
-    fmt::print("{}\n", WithFile(ModelToJson(files.config, plan), path, listing).dump());
-    return kExitOk;
-  }
-  PrintFile(path, listing);
-  PrintModel(files.config, plan);
-  PrintLists(listing, options);
->>>>>>> f-files
   return kExitOk;
 }
 
@@ -246,14 +177,9 @@ Result<int> Run(const InfoOptions& options) {
 
 Command AddInfo(CLI::App& app) {
   auto options = std::make_shared<InfoOptions>();
-<<<<<<< HEAD
-  app.add_option(
-      "model,-m,--model", options->model,
-      "A GGUF or safetensors file, a Hugging Face directory, or a model's name [the default model]");
-=======
   app.add_option("model,-m,--model", options->model,
-                 "A model or a drafter: GGUF file or Hugging Face directory [the default model]");
->>>>>>> f-files
+                 "A model or a drafter: GGUF or safetensors file, Hugging Face directory, or a model's name "
+                 "[the default model]");
   app.add_option("-c,--ctx", options->context, "Context to plan memory for [the model's own, at most 8192]")
       ->check(CLI::Range(16, 1 << 20));
   app.add_flag("--metadata", options->metadata, "List every metadata key");
