@@ -179,9 +179,10 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
                           .position = sequence.tokens.size()};
   slot.result = proposal.q.empty() ? AcceptByMatch(input, row) : AcceptByRejection(input, row);
   while (pushed > 0) sequence.history->Pop(proposal.tokens[--pushed]);
-  slot.broken = broken >= 0;
-  if (slot.broken)
-    slot.result.accepted = broken;  // the rule asked for this row, so it kept all drafts before
+  if (broken >= 0) {  // the rule asked for this row: it kept all drafts before
+    slot.broken = true;
+    slot.result.accepted = broken;
+  }
 }
 
 void Engine::Commit(const ForwardOutput& output) {
