@@ -86,10 +86,19 @@ Result<std::string> ResolveModel(const std::string& model) {
   return MakeError("{}: no such file or directory, nor a known model; known by name: {}", model, name);
 }
 
+// Noise only adds to a measurement. A table that proved much too dear was measured on a busy machine, and
+// widths that were never tried since are as wrong as the others were: it is forgotten, and measured anew next
+// time.
 Session::~Session() {
-  constexpr double kWorthKeeping = 1.1;
-  if (cost_path.empty() || !engine || engine->costs().Drift() < kWorthKeeping) return;
-  if (auto saved = SaveCosts(cost_path, engine->costs()); !saved) return;  // the old table stays
+  constexpr double kBadlyMeasured = 1.5, kWorthKeeping = 1.1;
+  if (cost_path.empty() || !engine) return;
+  const CostTable::Drift drift = engine->costs().drift();
+  std::error_code ignored;
+  if (drift.down > kBadlyMeasured) {
+    std::filesystem::remove(cost_path, ignored);
+  } else if (std::max(drift.up, drift.down) > kWorthKeeping) {
+    if (auto saved = SaveCosts(cost_path, engine->costs()); !saved) return;  // the old table stays
+  }
 }
 
 Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {

@@ -14,11 +14,12 @@
 namespace dspark {
 namespace {
 
-// What says most about draft lengths comes first: time may run out.
+// What says most about draft lengths comes first, and twice: time may run out.
 constexpr int kWidths[] = {1, 2, 4, 8, 16, 3, 6, 12, 5, 7, 10, 32, 64};
-constexpr int kDepth = 64;  // context before the measured rows
+int FirstTurn(int rows) { return rows <= 16 && std::has_single_bit(unsigned(rows)) ? 0 : 2; }
+bool Indispensable(int rows) { return rows <= 8 && FirstTurn(rows) == 0; }
 
-bool Indispensable(int rows) { return rows <= 8 && std::has_single_bit(unsigned(rows)); }
+constexpr int kDepth = 64;  // context before the measured rows
 
 // Narrow passes decide draft lengths and are cheap to repeat; wide ones are neither.
 int Repeats(int rows) { return rows <= 8 ? 5 : rows <= 16 ? 3 : 2; }
@@ -89,11 +90,11 @@ void CostTable::Observe(int rows, double ms) {
   MakeMonotone(&points_);
 }
 
-double CostTable::Drift() const {
-  double most = 1;
+CostTable::Drift CostTable::drift() const {
+  Drift most;
   for (size_t i = 0; i < first_.size(); ++i) {
-    const double moved = estimates_[i].ms / first_[i].ms;
-    most = std::max({most, moved, 1 / moved});
+    most.up = std::max(most.up, estimates_[i].ms / first_[i].ms);
+    most.down = std::max(most.down, first_[i].ms / estimates_[i].ms);
   }
   return most;
 }
@@ -124,9 +125,10 @@ CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms) {
 
   // The least of several passes: what else the machine does only adds.
   const double end = NowMs() + budget_ms;
-  for (int turn = 0; turn < Repeats(1); ++turn) {
+  for (int turn = 0; turn < Repeats(1) + 2; ++turn) {
     for (auto& point : points) {
-      const bool due = turn < Repeats(point.rows) && NowMs() < end;
+      const int repeat = turn - FirstTurn(point.rows);
+      const bool due = repeat >= 0 && repeat < Repeats(point.rows) && NowMs() < end;
       if (due || (turn == 0 && Indispensable(point.rows))) {
         point.ms = std::min(point.ms, std::max(time(point.rows), 1e-6));
       }

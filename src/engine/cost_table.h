@@ -36,8 +36,12 @@ class CostTable {
   // busy machine gets its level right everywhere, though only some widths are run.
   void Observe(int rows, double ms);
 
-  // The factor, 1 or more, by which the point that moved most has moved since the table was made.
-  double Drift() const;
+  // The factors, 1 or more, by which the points that moved most have risen and fallen since the table was
+  // made.
+  struct Drift {
+    double up = 1, down = 1;
+  };
+  Drift drift() const;
 
  private:
   double Nearness(size_t point, int rows) const;

@@ -40,7 +40,8 @@ TEST(CostTable, OneWidthCorrectsTheLevelOfAll) {
   CostTable costs({{1, 2.0}, {4, 2.6}, {16, 6.0}});
   for (int i = 0; i < 400; ++i) costs.Observe(1, 1.0);
   ExpectNear(costs, {{1, 1.0}, {4, 1.3}, {16, 3.0}});
-  EXPECT_NEAR(costs.Drift(), 2.0, 0.05);
+  EXPECT_NEAR(costs.drift().down, 2.0, 0.05);
+  EXPECT_EQ(costs.drift().up, 1.0);
 }
 
 TEST(CostTable, OneBadPointIsCorrectedAlone) {
@@ -49,13 +50,13 @@ TEST(CostTable, OneBadPointIsCorrectedAlone) {
     std::vector<CostTable::Point> points;
     for (const auto& [rows, ms] : truth) points.push_back({rows, rows == bad ? 3 * ms : ms});
     CostTable costs(points);
-    EXPECT_EQ(costs.Drift(), 1.0);
+    EXPECT_EQ(costs.drift().down, 1.0);
     for (int i = 0; i < 1500; ++i) {
       const int rows = std::array{1, 4, 16}[i % 3];
       costs.Observe(rows, truth.at(rows));
     }
     ExpectNear(costs, truth);
-    EXPECT_NEAR(costs.Drift(), 3.0, 0.15);
+    EXPECT_NEAR(costs.drift().down, 3.0, 0.15);
   }
 }
 
@@ -64,7 +65,7 @@ TEST(CostTable, AStepBetweenPointsMovesBothByNearness) {
   for (int i = 0; i < 40; ++i) {  // all points fresh
     for (const int rows : {1, 4, 8}) costs.Observe(rows, rows);
   }
-  ASSERT_EQ(costs.Drift(), 1.0);
+  ASSERT_EQ(costs.drift().up, 1.0);
   costs.Observe(7, 2 * 7.0);
   const double far = costs.Ms(4) / 4 - 1, near = costs.Ms(8) / 8 - 1;
   EXPECT_NEAR(near / far, 3, 0.01);
@@ -149,8 +150,8 @@ TEST(MeasureCosts, StopsWhenTimeIsUp) {
   int passes = 0;
   for (const auto& [rows, count] : target.passes) passes += count;
   EXPECT_LE(passes, 1 + 8) << "a warm-up, and as many passes of 10 ms as begin within 75";
+  for (const auto& [rows, count] : target.passes) EXPECT_LE(rows, 16) << "wide passes come last";
   EXPECT_GE(costs.points().size(), 4u);
-  EXPECT_EQ(target.passes.count(64), 0u) << "wide passes come last";
 }
 
 TEST(MeasureCosts, WithTimeEverythingOverAndOver) {
