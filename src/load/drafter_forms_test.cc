@@ -371,6 +371,36 @@ TEST(DrafterForms, BrokenGguf) {
   EXPECT_THAT(ErrorOf(test::WriteFile(Dir() + "/text", "hello")), HasSubstr("neither a GGUF file nor"));
 }
 
+// Whatever byte of the metadata is wrong: the file opens or is refused in one line.
+TEST(DrafterForms, AnyDamagedByteIsHandled) {
+  DrafterConfig c = test::TinyDrafterConfig(DrafterKind::kBlock);
+  c.markov = MarkovHead::kRnn;
+  c.markov_rank = 8;
+  test::GgufBuilder b = test::TinyDrafterGguf("dflash", c);
+  b.U32("dflash.block_size", 5);
+  b.U32("tokenizer.ggml.mask_token_id", 290);
+  b.I32s("dflash.target_layers", {2, 5, 7});
+  size_t data_start = 0;
+  const std::string whole = b.Build(nullptr, &data_start);
+  int refused = 0;
+  for (size_t i = 0; i < data_start; ++i) {
+    std::string damaged = whole;
+    damaged[i] = char(damaged[i] ^ (i % 2 ? 0x80 : 0x01));
+    refused += ErrorOf(test::WriteFile(Dir() + "/x.gguf", damaged)).empty() ? 0 : 1;
+  }
+  EXPECT_GT(refused, int(data_start) / 2);
+  nlohmann::json config = test::DeepSpecDirectory(DrafterKind::kBlock).config;
+  for (const auto& [key, value] : config.items()) {
+    for (const nlohmann::json& bad :
+         {nlohmann::json(-1), nlohmann::json(INT32_MAX), nlohmann::json(1e300), nlohmann::json("x"),
+          nlohmann::json::array({1, "x"}), nlohmann::json()}) {
+      DrafterDirectory d = test::DeepSpecDirectory(DrafterKind::kBlock);
+      d.config[key] = bad;
+      ErrorOf(d.Write(Dir()));
+    }
+  }
+}
+
 // llama.cpp's converter and DeepSpec's directory hold the same drafter.
 TEST(GoldenDrafterForms, GgufEqualsTheDirectory) {
   DSPARK_SKIP_WITHOUT_GOLDEN("drafters/gguf/dflash.gguf");

@@ -81,6 +81,8 @@ Status ReadDeepSpecEagle3(const JsonSection& config, DrafterConfig* c) {
   return {};
 }
 
+constexpr int kMaxLayers = 1 << 16;  // of a target; no model comes near
+
 // z-lab's default taps for a drafter of n layers (drafters.md §5.5), rounded as Python does.
 std::vector<int> DefaultDflashTaps(int target_layers, int n) {
   if (n == 1) return {target_layers / 2};
@@ -97,6 +99,9 @@ Status ReadZlab(const JsonSection& config, DrafterConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(const JsonSection dflash, config.Object("dflash_config"));
   DSPARK_ASSIGN_OR_RETURN(c->target_layers, config.Size("num_target_layers"));
   DSPARK_ASSIGN_OR_RETURN(c->taps, dflash.Numbers("target_layer_ids"));
+  if (c->backbone.layers > c->target_layers || c->target_layers > kMaxLayers) {
+    return config.Wrong("num_target_layers", "a number of layers, at least the drafter's own");
+  }
   if (c->taps.empty()) c->taps = DefaultDflashTaps(c->target_layers, c->backbone.layers);
   const JsonSection& block = config.Find("block_size") ? config : dflash;
   DSPARK_ASSIGN_OR_RETURN(c->block_size, block.Size("block_size"));

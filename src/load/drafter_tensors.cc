@@ -212,7 +212,7 @@ Status CheckDrafterConfig(const DrafterConfig& c, const std::string& path) {
   DSPARK_RETURN_IF_ERROR(CheckConfig(c.backbone, path));
   for (const auto& [name, size] :
        {std::pair("target's width", c.target_width), std::pair("target's vocabulary", c.target_vocab),
-        std::pair("Markov rank", c.markov_rank + 1)}) {
+        std::pair("Markov rank", std::max(c.markov_rank, 1))}) {
     if (size < 1 || size > kMaxModelSize) {
       return MakeError("{}: the {} is {}, out of range; the file is damaged", path, name, size);
     }
