@@ -22,7 +22,6 @@ class GoldenTensors {
     if (!tensor) CheckFailed(__FILE__, __LINE__, file_.path() + " has no tensor " + name);
     return *tensor;
   }
-  bool Has(const std::string& name) const { return parsed_.Find(name) != nullptr; }
   // F32, F16 and BF16 widened.
   std::vector<float> Floats(const std::string& name) const {
     const SafeTensor& tensor = Find(name);

@@ -1,10 +1,9 @@
-// What the tests of Eagle3 and MTP share: weights in memory, a target that only lends its embedding and head,
+// What the tests of Eagle3 and MTP share: a target that only lends its embedding and head,
 // samplers that record what they are given, and a look inside.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -72,30 +71,6 @@ class Eagle3Peer : public SequentialDrafterPeer {
 
 namespace test {
 
-// fp32 tensors by llama.cpp's names.
-class MemoryTensors : public TensorSource {
- public:
-  void Add(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
-    std::vector<float>& kept = values_[name] = std::move(values);
-    const auto* bytes = reinterpret_cast<const uint8_t*>(kept.data());
-    views_[name] = {name, TensorType::kF32, std::move(shape), {bytes, kept.size() * sizeof(float)}};
-  }
-  void Remove(const std::string& name) { views_.erase(name); }
-  const std::vector<float>& Values(const std::string& name) const { return values_.at(name); }
-
-  const TensorView* Find(std::string_view name) const override {
-    const auto at = views_.find(name);
-    return at == views_.end() ? nullptr : &at->second;
-  }
-  void Release(const TensorView&) const override {}
-  const std::string& path() const override { return path_; }
-
- private:
-  const std::string path_ = "drafter";
-  std::map<std::string, std::vector<float>, std::less<>> values_;
-  std::map<std::string, TensorView, std::less<>> views_;
-};
-
 inline PackedMatrix PackFloats(int n, int k, const std::vector<float>& values) {
   PackedMatrix matrix(n, k, WeightFormat::kF32);
   for (int r = 0; r < n; ++r) matrix.SetRowFromFloats(r, &values[size_t(r * k)]);
@@ -123,9 +98,9 @@ class LendingTarget : public Target {
 };
 
 // Draws the tokens it was given, then whatever is likeliest, and keeps ids, logits and states.
-class ForcedSampler : public DraftSampler {
+class RecordingSampler : public DraftSampler {
  public:
-  explicit ForcedSampler(std::vector<int32_t> tokens = {}, SequentialDrafter* drafter = nullptr)
+  explicit RecordingSampler(std::vector<int32_t> tokens = {}, SequentialDrafter* drafter = nullptr)
       : tokens_(std::move(tokens)), drafter_(drafter) {}
 
   int32_t Draw(std::span<const int32_t> candidates, std::span<float> values, Proposal* proposal) override {

@@ -17,7 +17,6 @@ WeightFormat FormatOfPairs(const LayerWeights& layer) {
 
 Result<std::unique_ptr<Drafter>> Eagle3::Load(const DrafterFiles& files, const Target& target,
                                               ThreadPool& pool, const DrafterLimits& limits) {
-  DSPARK_RETURN_IF_ERROR(CheckShapes(files, target));
   const int d = files.config.backbone.d_model;
   std::vector<float> state_norm;
   WeightSlots own;

@@ -19,7 +19,7 @@ namespace dspark {
 class Eagle3 : public SequentialDrafter {
  public:
   // `files` are of kind kEagle3 and fit the target (CheckDrafterFits); target and pool outlive the drafter.
-  // Error: missing or misshapen tensors, more than one layer.
+  // Error: missing or misshapen tensors.
   static Result<std::unique_ptr<Drafter>> Load(const DrafterFiles& files, const Target& target,
                                                ThreadPool& pool, const DrafterLimits& limits);
 

@@ -64,8 +64,8 @@ class GoldenEagle3 : public testing::Test {
     fmt::print("{}: largest difference {:.2e}\n", name, difference);
     EXPECT_LT(difference, kTolerance) << name;
   }
-  ForcedSampler Forced(const std::vector<int32_t>& chain) {
-    ForcedSampler sampler(chain, drafter_.get());
+  RecordingSampler Forced(const std::vector<int32_t>& chain) {
+    RecordingSampler sampler(chain, drafter_.get());
     EXPECT_EQ(ProposeAlone(*drafter_, kId, &sampler).tokens, chain);
     return sampler;
   }
@@ -107,7 +107,7 @@ TEST_F(GoldenEagle3, DraftsTheFirstBlock) {
   EXPECT_EQ(drafter_->max_tokens(), int(kDrafts));
   EXPECT_EQ(ProposeAlone(*drafter_, kId, nullptr).tokens, golden_->Ints("greedy_chain"));
   for (const std::string name : {"greedy", "teacher"}) {
-    const ForcedSampler sampler = Forced(golden_->Ints(name + "_chain"));
+    const RecordingSampler sampler = Forced(golden_->Ints(name + "_chain"));
     ExpectNear(sampler.states, "states_" + name);
     ExpectNear(sampler.logits, "logits_" + name);
   }
@@ -125,7 +125,7 @@ TEST_F(GoldenEagle3, DraftsEveryRoundOfTheRecordedReplies) {
       std::vector<int32_t> wanted(&drafts[round * kDrafts], &drafts[round * kDrafts] + count[round]);
       EXPECT_EQ(ProposeAlone(*drafter_, kId, nullptr, count[round]).tokens, wanted) << run << round;
       if (run != "greedy." || round >= 10) continue;
-      const ForcedSampler sampler = Forced(wanted);
+      const RecordingSampler sampler = Forced(wanted);
       states.insert(states.end(), sampler.states.begin(), sampler.states.end());
     }
     if (run == "greedy.") ExpectNear(states, "greedy.block_hidden");
@@ -138,7 +138,7 @@ TEST_F(GoldenEagle3, ReproducesTheDistributionsOfSampledRounds) {
   for (const auto& [round, temperature] : rounds) {
     SetText(golden_->Ints(round + ".prefix_ids"));
     ObserveUpTo(int(text_.size()) - 1);
-    ForcedSampler sampler = Forced(golden_->Ints(round + ".draft_tokens"));
+    RecordingSampler sampler = Forced(golden_->Ints(round + ".draft_tokens"));
     ASSERT_EQ(sampler.logits.size(), kDrafts * kVocab);
     for (size_t k = 0; k < kDrafts; ++k) {
       float* row = &sampler.logits[k * kVocab];

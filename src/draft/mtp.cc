@@ -6,7 +6,6 @@ namespace dspark {
 
 Result<std::unique_ptr<Drafter>> Mtp::Load(const DrafterFiles& files, const Target& target, ThreadPool& pool,
                                            const DrafterLimits& limits) {
-  DSPARK_RETURN_IF_ERROR(CheckShapes(files, target));
   const int d = files.config.backbone.d_model;
   OwnWeights own;
   WeightSlots slots;

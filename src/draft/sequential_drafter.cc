@@ -57,6 +57,7 @@ SequentialDrafter::SequentialDrafter(const DrafterConfig& config, DraftWeights w
       ids_(candidates_ < config.backbone.vocab ? size_t(limits.max_sequences) * size_t(candidates_) : 0),
       values_(ids_.size()),
       target_ids_(TargetIds(config)) {
+  DSPARK_CHECK_EQ(config.backbone.layers, 1);
   DSPARK_CHECK_EQ(int(target_ids_.size()), head_.n());
   sequences_.reserve(size_t(limits.max_sequences));
   for (int i = 0; i < limits.max_sequences; ++i) sequences_.emplace_back(blocks_, config.backbone.d_model);
@@ -67,22 +68,6 @@ SequentialDrafter::SequentialDrafter(const DrafterConfig& config, DraftWeights w
 }
 
 SequentialDrafter::~SequentialDrafter() = default;
-
-Status SequentialDrafter::CheckShapes(const DrafterFiles& files, const Target& target) {
-  const DrafterConfig& c = files.config;
-  if (c.backbone.layers != 1) {
-    return MakeError("{}: has {} layers; a drafter that drafts token by token has one", files.path,
-                     c.backbone.layers);
-  }
-  const int width = target.config().d_model;
-  if (width != c.backbone.d_model && (!c.own_embedding || !c.own_head)) {
-    return MakeError(
-        "{}: is {} wide and the target {}, so that it cannot share the target's embedding and head; take the "
-        "target it was made for",
-        files.path, c.backbone.d_model, width);
-  }
-  return {};
-}
 
 size_t SequentialDrafter::workspace_bytes() const {
   return stack_.WorkspaceBytes() + taps_.Bytes() + pairs_.Bytes() + head_input_.Bytes() + logits_.Bytes() +

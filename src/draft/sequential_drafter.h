@@ -43,9 +43,6 @@ class SequentialDrafter : public Drafter {
   SequentialDrafter(const DrafterConfig& config, DraftWeights weights, const Target& target, ThreadPool& pool,
                     const DrafterLimits& limits, int tap_width);
 
-  // What weights_ cannot: a drafter of one layer whose embedding and head are as wide as it is.
-  static Status CheckShapes(const DrafterFiles& files, const Target& target);
-
   // A pass over the rows laid out, run by every worker, barriers before and after. On entry stack_.X(r) is
   // row r's state, or, if `observed`, undefined, and taps_ holds what the target told of it. On return it is
   // y.

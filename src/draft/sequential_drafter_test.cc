@@ -6,6 +6,7 @@
 
 #include <random>
 
+#include "draft/random_weights.h"
 #include "sequential_fixture.h"
 
 namespace dspark::test {
@@ -53,33 +54,6 @@ DrafterConfig RandomConfig(DrafterKind kind) {
   return config;
 }
 
-std::unique_ptr<MemoryTensors> RandomTensors(const DrafterConfig& config) {
-  auto tensors = std::make_unique<MemoryTensors>();
-  uint32_t seed = 100;
-  const auto norm = [&](const std::string& name, int n) {
-    tensors->Add(name + ".weight", {n}, RandomFloats(++seed, size_t(n), 0.3f, 1));
-  };
-  const auto matrix = [&](const std::string& name, int n, int k, float gain = 1) {
-    tensors->Add(name + ".weight", {n, k}, RandomFloats(++seed, size_t(n * k), gain / std::sqrt(float(k))));
-  };
-  const ModelConfig& c = config.backbone;
-  const bool eagle3 = config.kind == DrafterKind::kEagle3;
-  const int columns = eagle3 ? 2 * kWidth : kWidth, q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  norm("output_norm", kWidth), norm("blk.0.attn_norm", kWidth), norm("blk.0.ffn_norm", kWidth);
-  matrix("blk.0.attn_q", q, columns), matrix("blk.0.attn_k", kv, columns);
-  matrix("blk.0.attn_v", kv, columns), matrix("blk.0.attn_output", kWidth, q);
-  matrix("blk.0.ffn_gate", c.d_ffn, kWidth, 1.5f), matrix("blk.0.ffn_up", c.d_ffn, kWidth, 1.5f);
-  matrix("blk.0.ffn_down", kWidth, c.d_ffn);
-  if (eagle3) {
-    norm("blk.0.attn_norm_2", kWidth);
-    matrix("fc", kWidth, 2 * kWidth), matrix("output", c.vocab, kWidth, 3);
-  } else {
-    norm("nextn.enorm", kWidth), norm("nextn.hnorm", kWidth);
-    matrix("nextn.eh_proj", kWidth, 2 * kWidth);
-  }
-  return tensors;
-}
-
 LendingTarget RandomTarget() {
   ModelConfig config = Backbone(kVocab);
   config.layers = 4;
@@ -95,10 +69,8 @@ struct Options {
 };
 
 struct Rig {
-  explicit Rig(const Options& options) : pool(options.threads, options.isa) {
-    files.path = "drafter";
-    files.config = RandomConfig(options.kind);
-    files.weights = RandomTensors(files.config);
+  explicit Rig(const Options& options)
+      : pool(options.threads, options.isa), files(RandomDrafter(RandomConfig(options.kind), 100)) {
     auto loaded = LoadDrafter(files, target, pool, options.limits);
     if (!loaded) CheckFailed(__FILE__, __LINE__, loaded.error().text);
     drafter = std::move(loaded).value();
@@ -137,7 +109,7 @@ Drafted FromScratch(const Options& options, const Text& text, int rows, int most
   Rig rig(options);
   rig.drafter->Begin(1, {});
   ObserveText(rig, 1, text, 0, rows);
-  ForcedSampler sampler;
+  RecordingSampler sampler;
   Drafted drafted;
   drafted.tokens = ProposeAlone(*rig.drafter, 1, &sampler, most).tokens;
   drafted.logits = sampler.logits;
@@ -147,7 +119,7 @@ Drafted FromScratch(const Options& options, const Text& text, int rows, int most
 // Some sequences draft in one call; even ones by sampler, odd ones greedily.
 std::vector<Drafted> ProposeTogether(Rig& rig, const std::vector<SequenceId>& ids,
                                      const std::vector<int>& most) {
-  std::vector<ForcedSampler> samplers(ids.size());
+  std::vector<RecordingSampler> samplers(ids.size());
   std::vector<Proposal> proposals(ids.size());
   std::vector<ProposeRequest> requests;
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -345,7 +317,7 @@ TEST_P(SequentialDrafterTest, CandidatesAreTheLikeliestTokensOfTheTarget) {
   options_.limits.candidates = 7;
   Rig few(options_);
   const Text text(11, all.tap_width);
-  std::vector<ForcedSampler> samplers(2);
+  std::vector<RecordingSampler> samplers(2);
   Rig* rigs[] = {&all, &few};
   for (size_t i = 0; i < 2; ++i) {
     rigs[i]->drafter->Begin(1, {});
@@ -370,11 +342,11 @@ TEST_P(SequentialDrafterTest, CandidatesAreTheLikeliestTokensOfTheTarget) {
 
 TEST_P(SequentialDrafterTest, TiesGoToTheLowestToken) {
   Rig rig(options_);
-  const DrafterConfig& config = rig.files.config;
-  auto tensors = RandomTensors(config);
-  tensors->Add("output_norm.weight", {kWidth}, std::vector<float>(kWidth));  // every logit is 0
-  rig.files.weights = std::move(tensors);
-  auto drafter = LoadDrafter(rig.files, rig.target, rig.pool, options_.limits);
+  rig.files.config.own_head = false;
+  PackedMatrix zeros(kVocab, kWidth, WeightFormat::kF32);  // every logit is 0
+  const LendingTarget target(
+      rig.target.config(), PackFloats(kVocab, kWidth, RandomFloats(1, kVocab * kWidth, 1)), std::move(zeros));
+  auto drafter = LoadDrafter(rig.files, target, rig.pool, options_.limits);
   ASSERT_TRUE(drafter);
   const Text text(12, rig.tap_width);
   (*drafter)->Begin(1, {});
@@ -402,18 +374,15 @@ TEST_P(SequentialDrafterTest, FilesThatDoNotFitAreErrors) {
     auto loaded = LoadDrafter(rig.files, rig.target, rig.pool, options_.limits);
     return loaded ? std::string() : loaded.error().text;
   };
-  for (const char* name :
-       {"blk.0.attn_q.weight", "output_norm.weight",
-        GetParam() == DrafterKind::kMtp ? "nextn.hnorm.weight" : "blk.0.attn_norm_2.weight"}) {
-    auto tensors = RandomTensors(rig.files.config);
-    tensors->Remove(name);
-    rig.files.weights = std::move(tensors);
+  const char* own = GetParam() == DrafterKind::kMtp ? "nextn.hnorm.weight" : "blk.0.attn_norm_2.weight";
+  for (const char* name : {"blk.0.attn_q.weight", "output_norm.weight", own}) {
+    TensorShapes shapes = DrafterShapes(rig.files.config);
+    shapes.erase(name);
+    rig.files.weights = std::make_unique<RandomWeights>(shapes, 100);
     EXPECT_THAT(error(), HasSubstr(name));
   }
-  rig.files.weights = RandomTensors(rig.files.config);
+  rig.files = RandomDrafter(rig.files.config, 100);
   EXPECT_EQ(error(), "");
-  rig.files.config.backbone.layers = 2;
-  EXPECT_THAT(error(), HasSubstr("2 layers"));
 }
 
 TEST(SequentialDrafterDeath, GapsAndStrangersAreBugs) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "golden_tensors.h"
+#include "load/drafter_tensors.h"
 #include "sequential_fixture.h"
 
 namespace dspark::test {
@@ -32,19 +33,12 @@ struct FormulaModel {
       : golden(TestData(file)), target(Backbone(kVocab), {}, {}) {
     files.path = file;
     files.config = config;
-    auto tensors = std::make_unique<MemoryTensors>();
-    for (const char* name :
-         {"token_embd", "output", "output_norm", "fc", "nextn.eh_proj", "nextn.enorm", "nextn.hnorm",
-          "blk.0.attn_norm", "blk.0.attn_norm_2", "blk.0.attn_q", "blk.0.attn_k", "blk.0.attn_v",
-          "blk.0.attn_output", "blk.0.ffn_norm", "blk.0.ffn_gate", "blk.0.ffn_up", "blk.0.ffn_down"}) {
-      Take(std::string(name) + ".weight", tensors.get());
+    MappedWeights::Tensors tensors;
+    for (const auto& [name, shape] : DrafterShapes(config)) {
+      const SafeTensor& tensor = golden.Find(name);
+      tensors[name] = {name, *tensor.type, tensor.shape, tensor.bytes};
     }
-    Take("fc.bias", tensors.get());
-    files.weights = std::move(tensors);
-  }
-
-  void Take(const std::string& name, MemoryTensors* tensors) {
-    if (golden.Has(name)) tensors->Add(name, golden.Find(name).shape, golden.Floats(name));
+    files.weights = std::make_unique<MappedWeights>(file, std::vector<MappedFile>(), std::move(tensors));
   }
 
   // y of the observed rows and the logits before every draft of the recorded chain; greedy drafts.
@@ -62,7 +56,7 @@ struct FormulaModel {
                 kTolerance)
           << recorded << ", row " << row;
     }
-    ForcedSampler sampler(golden.Ints("io.chain"));
+    RecordingSampler sampler(golden.Ints("io.chain"));
     EXPECT_EQ(ProposeAlone(drafter, 1, &sampler).size(), kDrafts);
     EXPECT_LT(MaxDifference(sampler.logits, golden.Floats(recorded + ".logits")), kTolerance) << recorded;
     if (recorded == "plain") {
