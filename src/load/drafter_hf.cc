@@ -86,9 +86,10 @@ constexpr int kMaxLayers = 1 << 16;  // of a target; no model comes near
 // z-lab's default taps for a drafter of n layers (drafters.md §5.5), rounded as Python does.
 std::vector<int> DefaultDflashTaps(int target_layers, int n) {
   if (n == 1) return {target_layers / 2};
-  std::vector<int> taps;
-  for (int i = 0; i < n; ++i)
-    taps.push_back(int(std::nearbyint(1 + double(i) * (target_layers - 4) / (n - 1))));
+  std::vector<int> taps(static_cast<size_t>(n));
+  for (int i = 0; i < n; ++i) {
+    taps[size_t(i)] = int(std::nearbyint(1 + double(i) * (target_layers - 4) / (n - 1)));
+  }
   return taps;
 }
 
