@@ -97,6 +97,7 @@ Result<std::vector<OutputTensor>> PlanTensors(const DrafterFiles& drafter, const
 
 std::vector<TensorHeader> HeadersOf(const std::vector<OutputTensor>& plan) {
   std::vector<TensorHeader> headers;
+  headers.reserve(plan.size());
   for (const OutputTensor& tensor : plan) headers.push_back(tensor.header);
   return headers;
 }

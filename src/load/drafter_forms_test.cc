@@ -371,7 +371,7 @@ TEST(DrafterForms, BrokenGguf) {
   EXPECT_THAT(ErrorOf(test::WriteFile(Dir() + "/text", "hello")), HasSubstr("neither a GGUF file nor"));
 }
 
-// Whatever byte of the metadata is wrong: the file opens or is refused in one line.
+// Whatever byte of the metadata is wrong (every eleventh is tried): the file opens or is refused in one line.
 TEST(DrafterForms, AnyDamagedByteIsHandled) {
   DrafterConfig c = test::TinyDrafterConfig(DrafterKind::kBlock);
   c.markov = MarkovHead::kRnn;
@@ -382,13 +382,13 @@ TEST(DrafterForms, AnyDamagedByteIsHandled) {
   b.I32s("dflash.target_layers", {2, 5, 7});
   size_t data_start = 0;
   const std::string whole = b.Build(nullptr, &data_start);
-  int refused = 0;
-  for (size_t i = 0; i < data_start; ++i) {
+  int tried = 0, refused = 0;
+  for (size_t i = 0; i < data_start; i += 11, ++tried) {
     std::string damaged = whole;
     damaged[i] = char(damaged[i] ^ (i % 2 ? 0x80 : 0x01));
     refused += ErrorOf(test::WriteFile(Dir() + "/x.gguf", damaged)).empty() ? 0 : 1;
   }
-  EXPECT_GT(refused, int(data_start) / 2);
+  EXPECT_GT(refused, tried / 2);
   nlohmann::json config = test::DeepSpecDirectory(DrafterKind::kBlock).config;
   for (const auto& [key, value] : config.items()) {
     for (const nlohmann::json& bad :
