@@ -24,13 +24,13 @@ thread_local int t_allocations = 0;
 
 // Sanitizers bring their own.
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-void* operator new(size_t size) {
+[[gnu::noinline]] void* operator new(size_t size) {
   t_allocations += t_counting;
   if (void* p = std::malloc(size ? size : 1)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
 #endif
 
 namespace dspark::test {
@@ -98,7 +98,7 @@ TEST_P(DrafterInEngine, LeavesGreedyRepliesAsTheyAre) {
       }
       for (const auto& [id, reply] : RunAll(engine)) {
         EXPECT_EQ(reply.tokens, Plain(rig.model, requests[id]).tokens) << "fixed " << fixed;
-        if (fixed > 0 && requests[id].max_tokens > 2) EXPECT_GT(reply.stats.drafted, 0);
+        EXPECT_TRUE(fixed < 0 || requests[id].max_tokens == 2 || reply.stats.drafted > 0);
       }
     }
   }
