@@ -6,6 +6,7 @@
 
 #include "draft/combined.h"
 #include "draft/prompt_lookup.h"
+#include "load/drafter_tensors.h"
 #include "model/weights.h"
 
 namespace dspark {
@@ -81,6 +82,27 @@ Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelCo
   DSPARK_ASSIGN_OR_RETURN(source.files, OpenDrafter(options.draft));
   DSPARK_RETURN_IF_ERROR(CheckDrafterFits(*source.files, target));
   return source;
+}
+
+double DraftSource::Bytes(const ModelConfig& target, const TargetLimits& limits, int sequences) const {
+  if (!files) return 0;
+  const DrafterConfig& c = files->config;
+  double values = 0;
+  for (const auto& [name, shape] : DrafterShapes(c)) {
+    double count = 1;
+    for (const int64_t n : shape) count *= double(n);
+    values += count;
+  }
+  const double bytes_per_weight =
+      weights ? double(PackedMatrix::StorageBytes(16, 32, *weights)) / (16 * 32) : 4;
+  const KvLayout kv{.layers = c.backbone.layers,
+                    .kv_heads = c.backbone.kv_heads,
+                    .head_dim = c.backbone.head_dim,
+                    .block_tokens = limits.block_tokens,
+                    .type = limits.kv_type};
+  const int blocks = (limits.max_context + c.block_size) / limits.block_tokens + 1;
+  const double head_copy = weights == WeightFormat::kInt4Min ? 0.625 * target.vocab * target.d_model : 0;
+  return values * bytes_per_weight + head_copy + double(kv.BlockBytes()) * blocks * sequences;
 }
 
 Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool,

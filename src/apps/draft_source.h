@@ -36,6 +36,8 @@ struct DraftSource {
   int taps() const {
     return !files ? 0 : files->config.kind == DrafterKind::kMtp ? 1 : int(files->config.taps.size());
   }
+  // Of a drafter's weights and K/V, in bytes, before it is loaded; 0 without one.
+  double Bytes(const ModelConfig& target, const TargetLimits& limits, int sequences) const;
   // Null when nothing proposes. Error: as LoadDrafter.
   Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences) const;
 };

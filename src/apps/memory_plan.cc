@@ -51,8 +51,8 @@ Result<int> ChooseContext(const ModelConfig& config, int asked) {
   return asked > 0 ? asked : std::min(config.max_context, kDefaultContext);
 }
 
-Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limits, int sequences,
-                              int threads) {
+Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limits, int sequences, int threads,
+                              const DraftSource& source) {
   DSPARK_ASSIGN_OR_RETURN(const TargetPlan target, PlanTarget(files, limits, threads));
   const KvLayout& layout = target.kv_layout;
   const int blocks = (limits.max_context + layout.block_tokens - 1) / layout.block_tokens;
@@ -60,7 +60,8 @@ Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limit
                     .weights = double(target.memory.weight_bytes),
                     .kv = double(layout.BlockBytes()) * blocks * sequences,
                     .kv_per_token = double(layout.BlockBytes()) / layout.block_tokens,
-                    .workspace = double(target.memory.workspace_bytes)};
+                    .workspace = double(target.memory.workspace_bytes),
+                    .drafter = source.Bytes(files.config, limits, sequences)};
 }
 
 double MachineMemory(const std::string& root) {
@@ -86,8 +87,8 @@ double MachineMemory(const std::string& root) {
 }
 
 Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, int sequences, int threads,
-                   double machine) {
-  DSPARK_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(files, limits, sequences, threads));
+                   const DraftSource& source, double machine) {
+  DSPARK_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(files, limits, sequences, threads, source));
   const auto fits = [&](const MemoryPlan& p) { return p.Total() <= machine && Reservable(p.Total()); };
   if (fits(plan)) return {};
   std::string cure = "take a smaller model";
@@ -95,14 +96,15 @@ Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, int sequ
   for (int context = int(std::bit_floor(unsigned(limits.max_context))); context >= kShortestContext;
        context /= 2) {
     shorter.max_context = context;
-    DSPARK_ASSIGN_OR_RETURN(const MemoryPlan smaller, PlanMemory(files, shorter, sequences, threads));
+    DSPARK_ASSIGN_OR_RETURN(const MemoryPlan smaller, PlanMemory(files, shorter, sequences, threads, source));
     if (!fits(smaller)) continue;
     cure = fmt::format("use -c {} or less", context);
     break;
   }
   return MakeError(
-      "{}: {} needed at context {} (weights {}, K/V {}, workspace {}) and {}; {}", files.weights->path(),
+      "{}: {} needed at context {} (weights {}, K/V {}, workspace {}{}) and {}; {}", files.weights->path(),
       Size(plan.Total()), plan.context, Size(plan.weights), Size(plan.kv), Size(plan.workspace),
+      plan.drafter > 0 ? fmt::format(", drafter {}", Size(plan.drafter)) : "",
       plan.Total() > machine ? fmt::format("this machine has {}", Size(machine))
                              : std::string("the system does not give that much (ulimit -v, overcommit)"),
       cure);

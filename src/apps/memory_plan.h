@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "apps/draft_source.h"
 #include "model/target.h"
 
 namespace dspark {
@@ -17,16 +18,17 @@ struct MemoryPlan {
   double kv = 0;            // of all sequences at that context; backed as it is used
   double kv_per_token = 0;  // of one sequence
   double workspace = 0;     // activations, logits, attention, rope
+  double drafter = 0;       // its weights and K/V
 
-  double Total() const { return weights + kv + workspace; }
+  double Total() const { return weights + kv + workspace + drafter; }
 };
 
 // The context that `asked` (0: not given) means for a model. Error: more than it was made for.
 Result<int> ChooseContext(const ModelConfig& config, int asked);
 
 // Error: as PlanTarget.
-Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limits, int sequences,
-                              int threads);
+Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limits, int sequences, int threads,
+                              const DraftSource& source = {});
 
 // Bytes that this process may come to use: the machine's memory or that of the control group (v1 or v2) it
 // runs in, whichever is less. Infinity when neither is known. `root` stands before /proc and /sys.
@@ -35,6 +37,6 @@ double MachineMemory(const std::string& root = "");
 // Error: the plan is for more than `machine` bytes or than the address space left; with the longest context
 // (a power of two) that would do.
 Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, int sequences, int threads,
-                   double machine);
+                   const DraftSource& source, double machine);
 
 }  // namespace dspark

@@ -57,7 +57,7 @@ TEST(MemoryPlan, RefusesWhatTheMachineDoesNotHave) {
   const double whole = plan(1 << 20), half = plan(1 << 19);
   ASSERT_LT(half, whole);
   limits.max_context = 1 << 20;
-  const auto check = [&](double machine) { return CheckMemory(model.files, limits, 1, 2, machine); };
+  const auto check = [&](double machine) { return CheckMemory(model.files, limits, 1, 2, {}, machine); };
   EXPECT_TRUE(check(whole).ok());
   EXPECT_TRUE(check(INFINITY).ok());
   EXPECT_THAT(check(whole - 1).error().text, HasSubstr("; use -c 524288 or less"));
@@ -68,7 +68,7 @@ TEST(MemoryPlan, RefusesWhatTheMachineDoesNotHave) {
 // More sequences than any address space holds, whatever memory the machine has.
 TEST(MemoryPlan, RefusesWhatHasNoAddresses) {
   const TinyModel model;
-  const auto plan = CheckMemory(model.files, {.max_context = 1 << 20}, 1 << 27, 2, INFINITY);
+  const auto plan = CheckMemory(model.files, {.max_context = 1 << 20}, 1 << 27, 2, {}, INFINITY);
   ASSERT_FALSE(plan.ok());
   EXPECT_THAT(plan.error().text, HasSubstr("the system does not give that much"));
 }

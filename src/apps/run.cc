@@ -151,18 +151,24 @@ double DecodeRate(const SequenceStats& stats) {
   return stats.decode_ms > 0 ? (stats.completion_tokens - 1) * 1000.0 / stats.decode_ms : 0;
 }
 
+double Share(int part, int whole) { return whole ? double(part) / whole : 0; }
+
 void PrintStats(const Session& session, const Reply& reply, bool per_position) {
   const SequenceStats& s = reply.stats;
   PrintMessage("\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}]\n",
                s.completion_tokens, DecodeRate(s), s.Tau(), s.prompt_tokens, s.prompt_ms, session.load_ms,
                FinishReasonName(reply.finish));
   if (!per_position) return;
-  PrintMessage("rounds {}, drafted {}, accepted {}, draft {:.1f} ms, verify {:.1f} ms of {:.1f} ms\n",
-               s.rounds, s.drafted, s.accepted, s.draft_ms, s.verify_ms, s.decode_ms);
+  const double percent = s.decode_ms > 0 ? 100 / s.decode_ms : 0;
+  PrintMessage("rounds {}, drafted {}, accepted {}, verify rate {:.2f}\n", s.rounds, s.drafted, s.accepted,
+               s.VerifyRate());
+  PrintMessage("time {:.1f} ms: draft {:.0f} %, verify {:.0f} %, rest {:.0f} %\n", s.decode_ms,
+               s.draft_ms * percent, s.verify_ms * percent,
+               (s.decode_ms - s.draft_ms - s.verify_ms) * percent);
   for (size_t k = 0; k < s.verified_at.size(); ++k) {
-    const int reached = k == 0 ? s.verified_at[0] : std::min(s.accepted_at[k - 1], s.verified_at[k]);
-    PrintMessage("  draft {:2}: verified {:5}, accepted {:5}, conditional {:.2f}\n", k + 1, s.verified_at[k],
-                 s.accepted_at[k], reached ? double(s.accepted_at[k]) / reached : 0.0);
+    PrintMessage("  draft {:2}: verified {:5}, accepted {:5} ({:.2f}), conditional {:.2f}\n", k + 1,
+                 s.verified_at[k], s.accepted_at[k], Share(s.accepted_at[k], s.verified_at[k]),
+                 Share(s.accepted_at[k], s.reached_at[k]));
   }
 }
 
@@ -182,8 +188,10 @@ nlohmann::json ReplyJson(const Session& session, const Reply& reply) {
         {"drafted", s.drafted},
         {"accepted", s.accepted},
         {"tau", s.Tau()},
+        {"verify_rate", s.VerifyRate()},
         {"accepted_at", s.accepted_at},
         {"verified_at", s.verified_at},
+        {"reached_at", s.reached_at},
         {"draft_ms", s.draft_ms},
         {"verify_ms", s.verify_ms}}}};
   for (const TokenEvent& event : reply.events) {

@@ -116,8 +116,8 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, session->files.config));
   limits.max_taps = source.taps();
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
-  DSPARK_RETURN_IF_ERROR(
-      CheckMemory(session->files, limits, options.sequences, session->pool->threads(), MachineMemory()));
+  DSPARK_RETURN_IF_ERROR(CheckMemory(session->files, limits, options.sequences, session->pool->threads(),
+                                     source, MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
   DSPARK_ASSIGN_OR_RETURN(session->drafter, source.Make(*session->target, *session->pool, options.sequences));
 

@@ -47,12 +47,15 @@ struct SequenceStats {
   int committed = 0;                   // tokens of the reply that came out of rounds
   int drafted = 0, accepted = 0;       // drafts verified; drafts kept
   std::vector<int> verified_at;        // [k]: rounds in which draft k + 1 was verified
+  std::vector<int> reached_at;         // [k]: of these, rounds that kept all drafts before it
   std::vector<int> accepted_at;        // [k]: rounds in which draft k + 1 was kept
   double prompt_ms = 0;                // steps up to the first token
   double decode_ms = 0;                // rounds, drafting and verification included
   double draft_ms = 0, verify_ms = 0;  // of decode_ms: proposing; target pass and accept rule
 
   double Tau() const { return rounds ? double(committed) / rounds : 0; }
+  // Committed tokens per row that was run for them (drafters.md §9).
+  double VerifyRate() const { return rounds ? double(committed) / (drafted + rounds) : 0; }
 };
 
 // One committed token, in order. Text lags behind tokens while a character or a possible stop string is

@@ -228,8 +228,10 @@ void Engine::RecordStats(const Slot& slot, int committed) {
   stats.drafted += verified;
   stats.accepted += kept;
   stats.verified_at.resize(std::max(stats.verified_at.size(), size_t(verified)));
+  stats.reached_at.resize(stats.verified_at.size());
   stats.accepted_at.resize(stats.verified_at.size());
   for (int k = 0; k < verified; ++k) ++stats.verified_at[k];
+  for (int k = 0; k < std::min(kept + 1, verified); ++k) ++stats.reached_at[k];
   for (int k = 0; k < kept; ++k) ++stats.accepted_at[k];
   stats.draft_ms += draft_ms_;
   stats.verify_ms += verify_ms_;
