@@ -19,8 +19,8 @@ using SequenceId = int64_t;
 class DraftSampler {
  public:
   virtual ~DraftSampler() = default;
-  // Draws the next draft of `proposal` among candidates (`ids` distinct, `logits` may be overwritten) and
-  // appends it with its q. Returns the token.
+  // Called on the thread that called Propose. Draws the next draft of `proposal` among candidates (`ids`
+  // distinct, `logits` may be overwritten) and appends it with its q. Returns the token.
   virtual int32_t Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) = 0;
 };
 
