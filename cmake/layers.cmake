@@ -118,8 +118,10 @@ function(dspark_benchmarks)
       target_link_libraries(dspark_${layer}_bench PRIVATE dspark_${layer} benchmark::benchmark_main)
     endif()
   endforeach()
-  add_executable(never_slower bench/never_slower.cc)
-  target_link_libraries(never_slower PRIVATE dspark_engine)
+  foreach(program never_slower candidate_tau)
+    add_executable(${program} bench/${program}.cc)
+    target_link_libraries(${program} PRIVATE dspark_engine)
+  endforeach()
 endfunction()
 
 # Fuzz targets: fuzz/x_fuzz.cc, one binary each, libFuzzer's main.

@@ -28,8 +28,9 @@ struct SetUp {
 };
 
 struct Loaded {
-  Loaded(const std::string& drafter_name, const SetUp& s) : pool(2) {
-    files = Must(OpenModel(GoldenDir() + "/drafters/target_qwen3"));
+  Loaded(const std::string& drafter_name, const SetUp& s, const std::string& target_name = "target_qwen3")
+      : pool(2) {
+    files = Must(OpenModel(GoldenDir() + "/drafters/" + target_name));
     const DrafterFiles drafter_files = Must(OpenDrafter(GoldenDir() + "/drafters/" + drafter_name));
     const TargetLimits limits{.max_rows = 512,
                               .max_logit_rows = 160,
@@ -118,8 +119,13 @@ class GoldenDrafter : public testing::TestWithParam<std::string> {
 
   // Round by round: what was drafted, with which confidence, and how much of it was kept.
   void ExpectRun(const std::string& prefix, const Request& request, const EngineOptions& options) {
-    const GoldenTensors golden = Golden();
     Loaded model(GetParam(), {});
+    ExpectRun(model, prefix, request, options);
+  }
+
+  void ExpectRun(Loaded& model, const std::string& prefix, const Request& request,
+                 const EngineOptions& options) {
+    const GoldenTensors golden = Golden();
     Recorder recorder(*model.drafter);
     Engine engine(*model.target, *model.blocks, &recorder, nullptr, {}, options);
     const size_t prompt = request.prompt.size();
@@ -157,10 +163,23 @@ class GoldenDrafter : public testing::TestWithParam<std::string> {
 };
 
 class GoldenDSparkDrafter : public GoldenDrafter {};
+class GoldenGgufDrafter : public GoldenDrafter {};
 
 TEST_P(GoldenDrafter, GreedyRunRoundByRound) {
   EngineOptions options{.fixed_draft = kDrafts};
   ExpectRun("greedy", Greedy(Golden().Ints("prompt_ids"), 96), options);
+}
+
+// llama.cpp's files: with the head left to the target, with an embedding that must not be taken for the head,
+// and a plain DFlash that says where its slots look.
+TEST_P(GoldenGgufDrafter, GreedyRunRoundByRound) {
+  std::vector<std::string> files = {GetParam() + ".gguf"};
+  if (GetParam() == "dspark_vanilla") files.push_back("dspark_vanilla.own_embedding.gguf");
+  for (const std::string& file : files) {
+    SCOPED_TRACE(file);
+    Loaded model("gguf/" + file, {}, "gguf/target_qwen3.gguf");
+    ExpectRun(model, "greedy", Greedy(Golden().Ints("prompt_ids"), 96), {.fixed_draft = kDrafts});
+  }
 }
 
 TEST_P(GoldenDrafter, RunThatEndsInAnAcceptedStopToken) {
@@ -348,6 +367,8 @@ TEST_P(GoldenDrafter, EndsInsideAnAcceptedBlock) {
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenDrafter,
                          testing::Values("dspark_vanilla", "dspark_gated", "dspark_rnn", "dflash", "eagle3"),
+                         [](const auto& drafter) { return drafter.param; });
+INSTANTIATE_TEST_SUITE_P(All, GoldenGgufDrafter, testing::Values("dspark_vanilla", "dflash"),
                          [](const auto& drafter) { return drafter.param; });
 INSTANTIATE_TEST_SUITE_P(All, GoldenDSparkDrafter,
                          testing::Values("dspark_vanilla", "dspark_gated", "dspark_rnn"),
