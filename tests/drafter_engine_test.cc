@@ -12,6 +12,7 @@
 #include "draft/random_weights.h"
 #include "draft/registry.h"
 #include "replies.h"
+#include "sanitized.h"
 #include "tiny_drafter.h"
 
 namespace {
@@ -139,7 +140,7 @@ TEST_P(DrafterInEngine, KeepsTheDistributionOfSampledReplies) {
 
   Engine engine(*rig.model.target, *rig.model.blocks, rig.drafter.get(), nullptr, {},
                 {.max_sequences = 4, .fixed_draft = 4});
-  constexpr int kReplies = 4000;
+  constexpr int kReplies = kSanitized ? 800 : 4000;
   for (int i = 0; i < kReplies; ++i) {
     request.seed = uint64_t(i);
     ASSERT_TRUE(engine.Submit(request).ok());

@@ -12,6 +12,7 @@
 #include "chi_square.h"
 #include "draft/prompt_lookup.h"
 #include "replies.h"
+#include "sanitized.h"
 #include "tiny_model.h"
 
 namespace dspark::test {
@@ -258,7 +259,7 @@ TEST_P(SampledDrafts, KeepTheDistribution) {
   Engine engine(*model.target, *model.blocks, &drafter, nullptr, GetParam().costs, GetParam().options);
   std::vector<int64_t> counts(exact.size());
   int accepted = 0;
-  constexpr int kDraws = 6000;
+  constexpr int kDraws = kSanitized ? 1500 : 6000;
   for (int i = 0; i < kDraws; ++i) {
     request.seed = uint64_t(i);
     ASSERT_TRUE(engine.Submit(request).ok());
