@@ -105,7 +105,7 @@ inline size_t Reply(const Case& c, uint64_t seed, const Rule& rule) {
   std::vector<size_t> nodes = {1};  // of the prefix before each draft, and after the last
   for (int k = 0; k < kBlock; ++k) {
     const Distribution& row = c.q.at(nodes.back());
-    drafts.push_back(row.Sample(UniformDouble(seed, uint64_t(k), Purpose::kDraft)));
+    drafts.push_back(row.Sample(UniformDouble(seed, uint64_t(k), Purpose::kDraft, uint32_t(k))));
     if (!c.one_hot) q.push_back({row.ids, row.probs});
     nodes.push_back(Tree::Child(nodes.back(), c.p.vocab, drafts.back()));
   }

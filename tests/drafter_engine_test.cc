@@ -163,6 +163,57 @@ TEST_P(DrafterInEngine, KeepsTheDistributionOfSampledReplies) {
   EXPECT_GT(ChiSquarePValue(counts, exact), 1e-5);
 }
 
+// The same over many rounds, with two tokens to choose from: drafts and tests of one round must not come back
+// in the next. Penalties see the text and nothing else.
+TEST_P(DrafterInEngine, KeepsTheDistributionOverManyRounds) {
+  Rig rig(GetParam());
+  constexpr int kLength = 7;
+  Request request;
+  request.prompt = {30, 31, 32};
+  request.max_tokens = kLength;
+  request.ignore_eos = true;
+  request.sampling = {.temperature = 2, .frequency_penalty = 0.7f, .logit_bias = {{16, 80}, {17, 80}}};
+  std::vector<double> law(1 << kLength, 1);
+  for (int length = 0; length < kLength; ++length) {
+    for (size_t prefix = 0; prefix < size_t(1) << length; ++prefix) {
+      std::vector<int32_t> text = request.prompt;
+      TokenHistory history(rig.model.vocab());
+      for (const int32_t token : text) history.AddPrompt(token);
+      for (int i = length; i-- > 0;) {
+        text.push_back(16 + int32_t(prefix >> i & 1));
+        history.Push(text.back());
+      }
+      KvTable kv(*rig.model.blocks);
+      ASSERT_TRUE(kv.Reserve(int(text.size())));
+      const Segment segment{.tokens = text, .kv = &kv, .logits_from = int(text.size()) - 1};
+      float* logits = rig.model.target->Forward({&segment, 1}, {}).logits;
+      Distribution d;
+      ServedDistribution(rig.model.target->isa(), {logits, size_t(rig.model.vocab())}, request.sampling,
+                         &history, &d);
+      const int rest = kLength - length - 1;
+      for (size_t code = prefix << (rest + 1); code < (prefix + 1) << (rest + 1); ++code)
+        law[code] *= double(d.ProbabilityOf(16 + int32_t(code >> rest & 1)));
+    }
+  }
+  for (const bool blocks : {true, false}) {
+    Engine engine(*rig.model.target, *rig.model.blocks, rig.drafter.get(), nullptr, {},
+                  {.max_sequences = 4, .fixed_draft = 4, .accept_blocks = blocks});
+    const int replies = kSanitized ? 500 : 6000;
+    for (int i = 0; i < replies; ++i) {
+      request.seed = uint64_t(i);
+      ASSERT_TRUE(engine.Submit(request).ok());
+    }
+    std::vector<int64_t> counts(law.size());
+    for (const auto& [id, reply] : RunAll(engine)) {
+      size_t code = 0;
+      for (const int32_t token : reply.tokens) code = 2 * code + size_t(token - 16);
+      ASSERT_LT(code, counts.size());
+      ++counts[code];
+    }
+    EXPECT_GT(ChiSquarePValue(counts, law), 1e-5) << (blocks ? "by block" : "by token");
+  }
+}
+
 // Makes `Propose` and `Observe` count what they allocate.
 class Counted : public Drafter {
  public:

@@ -11,8 +11,8 @@ namespace dspark {
 
 // One independent stream per use: two purposes at the same position never share a number.
 enum class Purpose : uint32_t {
-  kDraft = 1,     // drawing a draft token from q
-  kAccept = 2,    // the u of an accept test
+  kDraft = 1,     // drawing a draft token from q; index: its place in the proposal
+  kAccept = 2,    // the u of an accept test; index: 0, or in block verification the length of the prefix
   kResidual = 3,  // drawing the correction token from the residual
   kBonus = 4,     // drawing the token after a wholly accepted block (plain decoding: every token)
   kTest = 99,

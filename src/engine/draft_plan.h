@@ -8,15 +8,21 @@ namespace dspark {
 // Milliseconds of one proposing call by number of sequences, from what calls really took.
 class DraftCost {
  public:
-  // 0 before anything was seen: the first call is its own measurement.
+  // 0 while too little was seen: the first calls are their own measurement.
   double Ms(int sequences) const;
-  // Falls fast and rises slowly: calls that read a whole prompt first are not the rule.
+  // Falls at once and rises slowly: calls that read a whole prompt first are not the rule. A single one,
+  // which may be such a call, is not believed.
   void Observe(int sequences, double ms);
 
  private:
   // Until a number of sequences was seen: what a sequence more costs, as a share of one alone.
   static constexpr double kMarginal = 0.2;
-  std::vector<double> ms_;  // [sequences]; 0: never seen
+  struct Level {
+    double ms = 0;
+    int seen = 0;
+    bool known() const { return seen > 1; }
+  };
+  std::vector<Level> levels_;  // [sequences]
 };
 
 // A sequence whose drafts do not pay runs its drafter again after 8 steps, then 16, … 256.

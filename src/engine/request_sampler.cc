@@ -11,7 +11,9 @@ int32_t RequestSampler::Draw(std::span<const int32_t> ids, std::span<float> logi
     proposal->tokens.push_back(token);
   } else {
     const uint64_t position = position_ + uint64_t(proposal->size());
-    token = q.Sample(UniformDouble(request_.seed, position, Purpose::kDraft));
+    // The round is part of the key (core/rng.h): draft k of a round and draft j of a later one share a
+    // position only with j < k.
+    token = q.Sample(UniformDouble(request_.seed, position, Purpose::kDraft, uint32_t(proposal->size())));
     proposal->Add(token, {q.ids, q.probs});
   }
   if (history_) {

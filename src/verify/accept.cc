@@ -99,7 +99,9 @@ AcceptResult AcceptByBlock(const AcceptInput& input, TargetRow p) {
       keep = mass > 0 ? mass / (mass + 1 - weight) : weight < 1 ? 0 : 1;
     }
     result.examined = k;
-    if (k == 0 || UniformDouble(input.seed, position - 1, Purpose::kAccept) < keep) {
+    // Tests behind the prefix that is kept have had their say, and the next round comes to their positions
+    // again: the index in the block makes its numbers new.
+    if (k == 0 || UniformDouble(input.seed, position - 1, Purpose::kAccept, uint32_t(k)) < keep) {
       result.accepted = k;
       result.next = last ? row.Sample(UniformDouble(input.seed, position, Purpose::kBonus))
                          : SampleResidual(row, q, input.drafts[size_t(k)],

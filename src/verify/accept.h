@@ -51,7 +51,10 @@ AcceptResult AcceptByMatch(const AcceptInput& input, TargetRow p);
 // keeps at least as many drafts as token-wise rejection, in expectation, for any p and q. Exact for any q,
 // and for a block whose length was chosen while it was drafted, from what was known before each next draft.
 // Asks for rows until no longer prefix can be kept. Randomness: the test of the prefix x_1 … x_k from (seed,
-// position + k - 1, kAccept); the extra token as in AcceptByRejection.
+// position + k - 1, kAccept, index k); the extra token as in AcceptByRejection. What lies behind the prefix
+// that is kept has had its say, so the next round must not meet its numbers again: rounds begin at growing
+// positions, and a position is met with a smaller index each time. Drafts have to be drawn the same way:
+// index k - 1 for x_k.
 AcceptResult AcceptByBlock(const AcceptInput& input, TargetRow p);
 
 // The steps of the rejection rule, each a function of its u in [0, 1).

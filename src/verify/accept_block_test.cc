@@ -178,7 +178,8 @@ Rule WrongRule(Mistake mistake) {
       double keep = block.keep[size_t(k)];
       if (mistake == Mistake::kKeepWeight) keep = block.weight[size_t(k)];
       if (mistake == Mistake::kUncappedWeight && k == int(drafts.size())) keep = std::min(1.0, uncapped);
-      if (k > 0 && UniformDouble(input.seed, uint64_t(k - 1), Purpose::kAccept) >= keep) continue;
+      if (k > 0 && UniformDouble(input.seed, uint64_t(k - 1), Purpose::kAccept, uint32_t(k)) >= keep)
+        continue;
       const double u = UniformDouble(input.seed, uint64_t(k), Purpose::kResidual);
       const double weight = mistake == Mistake::kPlainResidual ? 1 : block.weight[size_t(k)];
       result = {k, k,
@@ -196,6 +197,55 @@ TEST(BlockVerification, TheTestFindsWrongRules) {
   EXPECT_LT(PValue(cases[0], 402, WrongRule(Mistake::kKeepWeight)), kSignificance);
   EXPECT_LT(PValue(cases[0], 403, WrongRule(Mistake::kPlainResidual)), kSignificance);
   EXPECT_LT(PValue(cases[0], 404, WrongRule(Mistake::kUncappedWeight)), kSignificance);
+}
+
+// --- Many rounds: what was drawn behind a kept prefix must not come back ---
+
+using DraftIndex = uint32_t (*)(int k);
+
+// χ² of eight binary tokens made in rounds of `block` drafts.
+double PValueOfRounds(int block, const Rule& rule, DraftIndex index) {
+  constexpr int kLength = 8, kReplies = 200000;
+  const Distribution target{{0, 1}, {1.0f / 3, 2.0f / 3}}, draft{{0, 1}, {2.0f / 3, 1.0f / 3}};
+  const auto row = [&](int) -> const Distribution& { return target; };
+  const Case unused;
+  std::vector<int64_t> counts(1 << kLength);
+  for (uint64_t seed = 0; seed < kReplies; ++seed) {
+    std::vector<int32_t> reply;
+    while (int(reply.size()) < kLength) {
+      const uint64_t position = reply.size();
+      std::vector<int32_t> drafts;
+      for (int k = 0; k < block; ++k)
+        drafts.push_back(
+            draft.Sample(UniformDouble(seed, position + uint64_t(k), Purpose::kDraft, index(k))));
+      const std::vector<DraftDistribution> q(size_t(block), {draft.ids, draft.probs});
+      const AcceptResult result =
+          rule(unused, {.drafts = drafts, .q = q, .seed = seed, .position = position}, row);
+      reply.insert(reply.end(), drafts.begin(), drafts.begin() + result.accepted);
+      reply.push_back(result.next);
+    }
+    size_t code = 0;
+    for (int i = 0; i < kLength; ++i) code = 2 * code + size_t(reply[size_t(i)]);
+    ++counts[code];
+  }
+  std::vector<double> law(1 << kLength, 1);
+  for (size_t code = 0; code < law.size(); ++code) {
+    for (int i = 0; i < kLength; ++i) law[code] *= double(target.probs[code >> i & 1]);
+  }
+  return ChiSquarePValue(counts, law);
+}
+
+TEST(BlockVerification, RepliesOfManyRoundsHaveTheTargetsLaw) {
+  const DraftIndex place = [](int k) { return uint32_t(k); }, none = [](int) { return uint32_t(0); };
+  const Rule by_token = [](const Case&, const AcceptInput& input, TargetRow p) {
+    return AcceptByRejection(input, p);
+  };
+  for (const int block : {1, 2, 4}) {
+    EXPECT_GT(PValueOfRounds(block, ByBlock, place), kSignificance) << block;
+    EXPECT_GT(PValueOfRounds(block, by_token, place), kSignificance) << block;
+  }
+  // Drafts that come back at their positions are found.
+  EXPECT_LT(PValueOfRounds(4, ByBlock, none), kSignificance);
 }
 
 TEST(BlockVerification, GreedyKeepsExactlyTheMatchingPrefix) {
