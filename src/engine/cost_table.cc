@@ -4,12 +4,13 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+
+#include "engine/clock.h"
 
 namespace dspark {
 namespace {
@@ -24,13 +25,10 @@ constexpr int kDepth = 64;  // context before the measured rows
 // Narrow passes decide draft lengths and are cheap to repeat; wide ones are neither.
 int Repeats(int rows) { return rows <= 8 ? 5 : rows <= 16 ? 3 : 2; }
 
-constexpr double kRate = 0.02;     // of a point towards an observation
+// Of a point towards an observation: what else the machine does makes passes dearer, nothing makes them
+// cheaper.
+constexpr double kRateUp = 0.02, kRateDown = 0.5;
 constexpr double kForget = 0.125;  // of a point's freshness, per step that did not come near it
-
-double NowMs() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 double TimeForward(Target& target, const Segment& segment) {
   const double start = NowMs();
@@ -48,9 +46,14 @@ double Interpolate(std::span<const CostTable::Point> points, int rows) {
   return a.ms + (b.ms - a.ms) * (rows - a.rows) / (b.rows - a.rows);
 }
 
-void MakeMonotone(std::vector<CostTable::Point>* points) {
-  for (size_t i = 1; i < points->size(); ++i)
-    (*points)[i].ms = std::max((*points)[i].ms, (*points)[i - 1].ms);
+// What the planner reads of estimates. Whatever disturbs a measurement makes it dearer, so the cheaper of two
+// that contradict each other is right: a narrow pass never costs more than a wide one, nor a wide one more
+// than narrow ones in its place.
+void MakePlausible(std::vector<CostTable::Point>* points) {
+  for (size_t i = points->size(); i-- > 1;)
+    (*points)[i - 1].ms = std::min((*points)[i - 1].ms, (*points)[i].ms);
+  for (CostTable::Point& point : *points)
+    point.ms = std::min(point.ms, points->front().ms * point.rows / points->front().rows);
 }
 
 }  // namespace
@@ -60,7 +63,7 @@ CostTable::CostTable(std::vector<Point> points)
   for (size_t i = 0; i < points_.size(); ++i) {
     DSPARK_CHECK(points_[i].ms > 0 && (i == 0 || points_[i].rows > points_[i - 1].rows));
   }
-  MakeMonotone(&points_);
+  MakePlausible(&points_);
 }
 
 double CostTable::Ms(int rows) const { return Interpolate(points_, rows); }
@@ -77,17 +80,21 @@ double CostTable::Nearness(size_t point, int rows) const {
 }
 
 void CostTable::Observe(int rows, double ms) {
-  const double surprise = std::clamp(ms / Interpolate(estimates_, rows), 0.5, 2.0) - 1;
+  const double surprise = std::clamp(ms / Interpolate(estimates_, rows), 0.1, 2.0) - 1;
+  const double rate = surprise < 0 ? kRateDown : kRateUp;
   double fresh = 0;  // points' worth of freshness: the nearness to `rows` alone adds up to 1
   for (size_t i = 0; i < stale_.size(); ++i) {
     stale_[i] = (1 - Nearness(i, rows)) * (stale_[i] + kForget * (1 - stale_[i]));
     fresh += 1 - stale_[i];
   }
   for (size_t i = 0; i < estimates_.size(); ++i) {
-    estimates_[i].ms *= 1 + kRate * surprise * std::max(Nearness(i, rows), stale_[i] / fresh);
+    // Only what was long out of sight falls as fast as the point beside the step: a fresh point knows better.
+    const double near = Nearness(i, rows), far = stale_[i] / fresh;
+    const double move = near >= far || stale_[i] > 0.9 ? rate * std::max(near, far) : kRateUp * far;
+    estimates_[i].ms *= 1 + move * surprise;
   }
   points_ = estimates_;
-  MakeMonotone(&points_);
+  MakePlausible(&points_);
 }
 
 CostTable::Drift CostTable::drift() const {
@@ -104,15 +111,21 @@ CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms) {
   // A short context, or a pool too small for the usual depth, is measured from an empty context.
   KvTable kv(blocks);
   const int context = target.limits().max_context;
-  const int depth = context >= kDepth + widest && kv.Reserve(kDepth + widest) ? kDepth : 0;
+  const std::vector<int32_t> tokens(kDepth, 1);
+  DSPARK_CHECK(kv.Reserve(1));  // a pool holds one row at least
+  // The first pass warms up: taken for the price of one row it would make more rows look free.
+  const double cold = TimeForward(target, {.tokens = {tokens.data(), 1}, .kv = &kv});
+  const bool slow =
+      cold > std::max(50.0, budget_ms / 4);  // then even the context before the rows would take too long
+  const bool deep = !slow && context >= kDepth + widest && kv.Reserve(kDepth + widest);
+  const int depth = deep ? kDepth : 0;
   std::vector<CostTable::Point> points;  // in the order of measuring
   for (int rows : kWidths) {
     if (rows <= widest && depth + rows <= context && kv.Reserve(depth + rows)) {
       points.push_back({rows, std::numeric_limits<double>::max()});
     }
   }
-  DSPARK_CHECK(!points.empty());  // a pool holds one row at least
-  const std::vector<int32_t> tokens(kDepth, 1);
+  DSPARK_CHECK(!points.empty());
   for (int done = 0; done < depth; done += target.limits().max_rows) {
     const size_t rows = std::min(depth - done, target.limits().max_rows);
     TimeForward(target,
@@ -121,7 +134,6 @@ CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms) {
   const auto time = [&](int rows) {
     return TimeForward(target, {.tokens = {tokens.data(), size_t(rows)}, .position = depth, .kv = &kv});
   };
-  time(1);  // a cold first pass would price more rows as free
 
   // The least of several passes: what else the machine does only adds.
   const double end = NowMs() + budget_ms;
@@ -129,7 +141,7 @@ CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms) {
     for (auto& point : points) {
       const int repeat = turn - FirstTurn(point.rows);
       const bool due = repeat >= 0 && repeat < Repeats(point.rows) && NowMs() < end;
-      if (due || (turn == 0 && Indispensable(point.rows))) {
+      if (due || (turn == 0 && (point.rows == 1 || (!slow && Indispensable(point.rows))))) {
         point.ms = std::min(point.ms, std::max(time(point.rows), 1e-6));
       }
     }

@@ -25,15 +25,16 @@ class CostTable {
   // Points by increasing rows, all ms > 0.
   explicit CostTable(std::vector<Point> points);
 
-  // More rows never cost less: a point that costs less than one before it is read as that one. Interpolated
-  // between points, proportional beyond the last one.
+  // A point that costs more than a wider one is read as that; one that costs more than narrow passes in its
+  // place, as those. Interpolated between points, proportional beyond the last one.
   double Ms(int rows) const;
   // As they are read.
   const std::vector<Point>& points() const { return points_; }
 
-  // A step of `rows` rows took `ms`. The points beside it follow slowly, by nearness; an outlier counts
-  // little. Points no recent step came near follow the mean movement of the others: a table measured on a
-  // busy machine gets its level right everywhere, though only some widths are run.
+  // A step of `rows` rows took `ms`. The points beside it follow by nearness, fast where it was cheaper
+  // (nothing but the pass itself can make it so) and slowly where it was dearer; an outlier counts little.
+  // Points no recent step came near follow the mean movement of the others: a table measured on a busy
+  // machine gets its level right everywhere, though only some widths are run.
   void Observe(int rows, double ms);
 
   // The factors, 1 or more, by which the points that moved most have risen and fallen since the table was
@@ -52,9 +53,10 @@ class CostTable {
   std::vector<double> stale_;     // of each point: 0 just observed … 1 not for many steps
 };
 
-// Runs verify-shaped passes of 1 … 64 rows at a short context. 1, 2, 4 and 8 rows are run once at least; for
-// `budget_ms` more widths follow, then repetitions. Widths there was no time for are no points of the table.
-// A warm-up comes first. About 0.4 s for a small model, and the warm-up and `budget_ms` for a large one.
+// Runs verify-shaped passes of 1 … 64 rows at a short context. 1, 2, 4 and 8 rows are run once at least,
+// unless one row alone takes more than 50 ms and a quarter of `budget_ms`; for `budget_ms` more widths
+// follow, then repetitions. Widths there was no time for are no points of the table. A warm-up comes first.
+// About 0.4 s for a small model, and the warm-up and `budget_ms` for a large one.
 CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms = 600);
 
 // The cache: one small JSON file per machine, model and settings. A missing or unreadable file is an Error

@@ -84,6 +84,7 @@ class Engine {
   void PlanDrafts();
   void ObserveDraftCost();
   void TrimByCost();
+  int TrialLength(const Slot& slot);
   float Conditional(const Sequence& sequence, int k) const;
   int Confident(const Sequence& sequence) const;
   void Learn(const Slot& slot, std::span<const int32_t> committed);

@@ -126,6 +126,16 @@ int Engine::Confident(const Sequence& sequence) const {
   return proposal.size();
 }
 
+// Drafts that are verified though it does not seem to pay. Only verification tells how a sampled draft fares;
+// and costs measured in a bad moment are found out by a few rows now and then.
+int Engine::TrialLength(const Slot& slot) {
+  constexpr int kTrial = 3;
+  Sequence& sequence = *slot.sequence;
+  if (sequence.proposal.size() == 0) return 0;
+  if (sequence.proposal.sampled()) return slot.probes ? 1 : 0;
+  return sequence.trial_backoff.Tick() ? std::min(kTrial, sequence.proposal.size()) : 0;
+}
+
 void Engine::TrimByCost() {
   StepShape shape = ShapeOfStep();
   conditional_.clear();
@@ -149,8 +159,11 @@ void Engine::TrimByCost() {
   for (Slot& slot : slots_) {
     if (!slot.commits) continue;
     int length = (candidate++)->length;
-    // Only verification tells how a sampled draft fares.
-    if (slot.probes && length == 0 && spare > 0) length = 1, --spare;
+    if (length > 0) slot.sequence->trial_backoff.Reset();
+    if (length == 0 && spare > 0) {
+      length = std::min(spare, TrialLength(slot));
+      spare -= length;
+    }
     slot.sequence->proposal.Trim(length);
   }
 }

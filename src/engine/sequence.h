@@ -49,7 +49,8 @@ struct Sequence {
   Proposal proposal;  // of the present step
   RequestSampler sampler;
   AcceptanceEstimate acceptance;
-  DraftBackoff backoff;
+  DraftBackoff backoff;        // of running the drafter
+  DraftBackoff trial_backoff;  // of verifying drafts that cost nothing to make
   ShadowProposal shadow;
   SequenceStats stats;
   FinishReason finish = FinishReason::kNone;
