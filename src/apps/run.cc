@@ -5,6 +5,7 @@
 #include <csignal>
 #include <iostream>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -272,7 +273,7 @@ void AddSamplingFlags(CLI::App& app, RunOptions* options) {
   SamplingParams& sampling = options->sampling;
   app.add_option("--temp", sampling.temperature, "Temperature; 0 is greedy [0]")->check(Within(0, 100));
   app.add_option("--top-k", sampling.top_k, "Keep the k likeliest tokens; 0 is off [0]")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 1 << 30));
   app.add_option("--top-p", sampling.top_p, "Keep the likeliest tokens up to this mass [1]")
       ->check(Within(0, 1));
   app.add_option("--min-p", sampling.min_p, "Drop tokens below this share of the likeliest one [0]")
@@ -286,7 +287,8 @@ void AddSamplingFlags(CLI::App& app, RunOptions* options) {
       ->check(Within(-2, 2));
   AddRepeatedText(app, "--logit-bias", &options->logit_bias,
                   "TOKEN:VALUE, added to that token's logit; may be repeated");
-  app.add_option("--seed", options->seed, "Seed of the sampler [random]")->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", options->seed, "Seed of the sampler [random]")
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
 }
 
 }  // namespace
@@ -299,6 +301,7 @@ Command AddRun(CLI::App& app) {
   AddText(app, "--prompt-ids", &o.prompt_ids, "The prompt as token ids 1,2,3: no tokenizer at all")
       ->excludes(prompt);
   AddSessionFlags(app, &o.session);
+  AddDraftFlags(app, &o.session.draft);
   app.add_option("-n,--max-tokens", o.max_tokens, "Longest reply, in tokens [512]")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--system", o.system, "System message");

@@ -66,7 +66,6 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options) {
   app.add_option("-m,--model", options->model,
                  "Model: a GGUF file, a Hugging Face directory, or " + DefaultModelPackage().name +
                      ", which is the default model");
-  AddDraftFlags(app, &options->draft);
   app.add_option("-c,--ctx", options->context, "Context length in tokens [the model's own, at most 8192]")
       ->check(CLI::Range(16, 1 << 20));
   app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")

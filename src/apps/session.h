@@ -26,7 +26,7 @@ struct SessionOptions {
   int sequences = 1;       // decoding at once
 };
 
-// Adds -m, -md, -c, -t and their friends.
+// Adds -m, -c, -t and their friends. AddDraftFlags adds -md and its.
 void AddSessionFlags(CLI::App& app, SessionOptions* options);
 
 struct Session {

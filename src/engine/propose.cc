@@ -69,7 +69,10 @@ void Engine::PlanDrafts() {
     offset += room;
   }
   StepShape shape = ShapeOfStep();
-  shape.draft_ms = draft_cost_.Ms(drafting);
+  // Before a drafter's price is known it is taken for what a small one costs: a wrong first draft parks it.
+  constexpr double kUsualShare = 0.3;
+  const double price = draft_cost_.Ms(drafting);
+  shape.draft_ms = price > 0 ? price : kUsualShare * costs_.Ms(1);
   budget_.Choose(costs_, shape, candidates_);
   auto candidate = candidates_.begin();
   for (Slot& slot : slots_) {
