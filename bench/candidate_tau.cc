@@ -5,24 +5,16 @@
 // 0 candidates: the whole vocabulary, every one corrected by the Markov head. Fixed full-length proposals,
 // one sequence, no prompt lookup; both accept rules.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <iterator>
 
 #include "draft/registry.h"
 #include "engine/engine.h"
-#include "load/chat_template.h"
-#include "load/model_files.h"
+#include "prompts.h"
 
 namespace dspark {
 namespace {
-
-template <class T>
-T Must(Result<T> result) {
-  if (result) return std::move(result).value();
-  std::fprintf(stderr, "%s\n", result.error().text.c_str());
-  std::exit(1);
-}
 
 struct Options {
   std::string target, drafter;
@@ -31,21 +23,6 @@ struct Options {
   int per_set = 10, tokens = 128;
   float temperature = 1;
 };
-
-std::vector<std::vector<int32_t>> Prompts(const ModelFiles& files, const Options& options) {
-  std::vector<std::vector<int32_t>> prompts;
-  const ChatFormat format = Must(DetectChatFormat(files.chat_template));
-  for (const std::string& path : options.files) {
-    std::ifstream in(path);
-    std::string line;
-    for (int i = 0; i < options.per_set && std::getline(in, line); ++i) {
-      const std::string text = nlohmann::json::parse(line)["turns"][0].get<std::string>();
-      auto ids = files.tokenizer->Encode(RenderChat(format, {{"user", text}}, true), true);
-      if (int(ids.size()) + options.tokens < 2000) prompts.push_back(std::move(ids));
-    }
-  }
-  return prompts;
-}
 
 double Tau(Target& target, BlockPool& blocks, Drafter& drafter, const Options& options, bool by_block,
            const std::vector<std::vector<int32_t>>& prompts) {
@@ -76,7 +53,10 @@ void Run(const Options& options) {
   ThreadPool pool(UsableCores());
   const auto target = Must(LoadTarget(files, pool, {.max_context = 2048, .max_taps = 8}));
   BlockPool blocks(target->kv_layout(), 64);
-  const auto prompts = Prompts(files, options);
+  std::vector<std::vector<int32_t>> prompts;
+  for (const std::string& path : options.files)
+    std::ranges::move(ReadPrompts(files, path, options.per_set, 2000 - options.tokens),
+                      std::back_inserter(prompts));
   fmt::print("{} prompts, temperature {}\n\n| candidates | τ by block | τ by token |\n|---|---|---|\n",
              prompts.size(), options.temperature);
   for (const int candidates : options.candidates) {

@@ -12,15 +12,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "draft/prompt_lookup.h"
 #include "draft/random_weights.h"
 #include "draft/registry.h"
 #include "engine/engine.h"
-#include "load/chat_template.h"
-#include "load/model_files.h"
+#include "prompts.h"
 
 namespace dspark {
 namespace {
@@ -74,18 +71,6 @@ DrafterConfig UntrainedDSpark(const ModelConfig& target) {
   return c;
 }
 
-std::vector<std::vector<int32_t>> Prompts(const Bench& bench, const std::string& path, int count) {
-  std::ifstream in(path);
-  std::vector<std::vector<int32_t>> prompts;
-  const ChatFormat format = DetectChatFormat(bench.files.chat_template).value();
-  for (std::string line; int(prompts.size()) < count && std::getline(in, line);) {
-    const std::string text = nlohmann::json::parse(line)["turns"][0].get<std::string>();
-    auto ids = bench.files.tokenizer->Encode(RenderChat(format, {{"user", text}}, true), true);
-    if (ids.size() < 1500) prompts.push_back(std::move(ids));
-  }
-  return prompts;
-}
-
 struct Total {
   double ms = 0;
   int tokens = 0, rounds = 0, accepted = 0;
@@ -119,7 +104,7 @@ double Median(std::vector<double> v) {
 }
 
 void RunSet(Bench& bench, const Options& options, const std::string& path) {
-  const auto prompts = Prompts(bench, path, options.per_set);
+  const auto prompts = ReadPrompts(bench.files, path, options.per_set, 1500);
   UselessDrafter useless(0);
   std::vector<double> rate, lookup_ratio, useless_ratio, untrained_ratio;
   double tau = 0;
@@ -164,13 +149,8 @@ int main(int argc, char** argv) {
   app.add_option("--runs", options.runs);
   app.add_option("--temp", options.temperature);
   CLI11_PARSE(app, argc, argv);
-  auto files = OpenModel(options.model);
-  if (!files) {
-    std::fprintf(stderr, "%s\n", files.error().text.c_str());
-    return 1;
-  }
   Bench bench;
-  bench.files = std::move(files).value();
+  bench.files = Must(OpenModel(options.model));
   bench.target = LoadTarget(bench.files, bench.pool, {.max_context = 2048, .max_taps = 5}).value();
   bench.blocks = std::make_unique<BlockPool>(bench.target->kv_layout(), 64);
   bench.costs = MeasureCosts(*bench.target, *bench.blocks);

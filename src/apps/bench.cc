@@ -1,13 +1,13 @@
 // dspark bench: what a pass over the model costs, beside what the memory of this machine allows.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "apps/bandwidth.h"
 #include "apps/commands.h"
 #include "apps/output.h"
 #include "apps/session.h"
+#include "core/clock.h"
 
 namespace dspark {
 namespace {
@@ -28,13 +28,13 @@ struct Shape {
 };
 
 double TimeOnce(Session& session, KvTable& kv, const std::vector<int32_t>& tokens, const Shape& shape) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = NowMs();
   const Segment segment{.tokens = {tokens.data() + shape.depth, size_t(shape.rows)},
                         .position = shape.depth,
                         .kv = &kv,
                         .logits_from = shape.what == "prefill" ? shape.rows - 1 : 0};
   session.target->Forward({&segment, 1}, {});
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return NowMs() - start;
 }
 
 double Median(std::vector<double> values) {

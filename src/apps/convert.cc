@@ -6,7 +6,7 @@
 #include "apps/commands.h"
 #include "apps/output.h"
 #include "apps/write_drafter.h"
-#include "core/mapped_file.h"
+#include "load/gguf.h"
 #include "load/model_files.h"
 
 namespace dspark {
@@ -26,21 +26,11 @@ const std::map<std::string, TensorType>& Types() {
   return types;
 }
 
-// A GGUF whose metadata is wanted; empty for anything else.
-struct OpenedGguf {
-  std::optional<MappedFile> file;
-  std::optional<Gguf> gguf;
-};
-
-OpenedGguf OpenIfTokenizer(const std::string& path) {
-  OpenedGguf opened;
-  auto file = MappedFile::Open(path);
-  if (!file || !LooksLikeGguf(file->bytes())) return opened;
-  auto gguf = ParseGguf(file->bytes(), path);
-  if (!gguf || !gguf->FindKey("tokenizer.ggml.model")) return opened;
-  opened.gguf = std::move(gguf).value();
-  opened.file = std::move(file).value();
-  return opened;
+// A GGUF with a tokenizer; nothing for any other file.
+std::optional<GgufFile> OpenIfTokenizer(const std::string& path) {
+  auto opened = OpenGgufFile(path);
+  if (!opened || !opened->gguf.FindKey("tokenizer.ggml.model")) return {};
+  return std::move(opened).value();
 }
 
 Result<int> Run(const ConvertOptions& options) {
@@ -51,14 +41,14 @@ Result<int> Run(const ConvertOptions& options) {
       .with_embedding = options.with_embedding,
       .with_head = options.with_head};
   ModelFiles target;
-  OpenedGguf tokenizer = OpenIfTokenizer(options.in);
+  std::optional<GgufFile> tokenizer = OpenIfTokenizer(options.in);
   if (!options.target.empty()) {
     DSPARK_ASSIGN_OR_RETURN(target, OpenModel(options.target));
     DSPARK_RETURN_IF_ERROR(CheckDrafterFits(drafter, target.config));
     write.target = target.weights.get();
-    if (!tokenizer.gguf) tokenizer = OpenIfTokenizer(options.target);
+    if (!tokenizer) tokenizer = OpenIfTokenizer(options.target);
   }
-  if (tokenizer.gguf) write.tokenizer = &*tokenizer.gguf;
+  if (tokenizer) write.tokenizer = &tokenizer->gguf;
   DSPARK_RETURN_IF_ERROR(WriteDrafter(drafter, write, options.out));
   PrintOutput("{}: written from a {}\n", options.out, drafter.config.form);
   return kExitOk;

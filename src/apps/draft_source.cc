@@ -45,6 +45,13 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
 
 }  // namespace
 
+Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name) {
+  if (name.empty()) return std::optional<WeightFormat>();
+  const auto format = WeightFormatFromName(name);
+  if (!format) return MakeError("{} {}: unknown; use f32, bf16, int8 or int4", flag, name);
+  return format;
+}
+
 void AddDraftFlags(CLI::App& app, DraftOptions* options) {
   app.add_option("--draft", options->draft,
                  "Drafter: a file or directory, auto, lookup (prompt lookup) or none [auto]; also -md");
@@ -65,12 +72,7 @@ void AddDraftFlags(CLI::App& app, DraftOptions* options) {
 
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {
   DraftSource source;
-  if (!options.weights.empty()) {
-    source.weights = WeightFormatFromName(options.weights);
-    if (!source.weights) {
-      return MakeError("--draft-weights {}: unknown; use f32, bf16, int8 or int4", options.weights);
-    }
-  }
+  DSPARK_ASSIGN_OR_RETURN(source.weights, ResolveWeights("--draft-weights", options.weights));
   if (options.no_spec || options.draft == "none" || options.policy == "off") return source;
   source.lookup = !options.no_lookup;
   if (options.draft == "auto" || options.draft == "lookup") return source;

@@ -27,6 +27,9 @@ struct DraftOptions {
 // Adds -md, --policy and their friends.
 void AddDraftFlags(CLI::App& app, DraftOptions* options);
 
+// A value of --weights or --draft-weights; nothing where the flag was not given. Error: an unknown name.
+Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name);
+
 // What proposes, before the target is loaded: its taps are part of the target's limits.
 struct DraftSource {
   bool lookup = false;

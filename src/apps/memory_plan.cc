@@ -55,7 +55,7 @@ Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limit
                               const DraftSource& source) {
   DSPARK_ASSIGN_OR_RETURN(const TargetPlan target, PlanTarget(files, limits, threads));
   const KvLayout& layout = target.kv_layout;
-  const int blocks = (limits.max_context + layout.block_tokens - 1) / layout.block_tokens;
+  const int blocks = layout.BlocksFor(limits.max_context);
   return MemoryPlan{.context = limits.max_context,
                     .weights = double(target.memory.weight_bytes),
                     .kv = double(layout.BlockBytes()) * blocks * sequences,

@@ -2,12 +2,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 
 #include "apps/memory_plan.h"
 #include "apps/pull.h"
-#include "model/weights.h"
+#include "core/clock.h"
 
 namespace dspark {
 namespace {
@@ -25,13 +24,6 @@ Result<KvType> ResolveKv(const std::string& name) {
   if (name == "f16") return KvType::kF16;
   if (name == "f32") return KvType::kF32;
   return MakeError("--kv {}: unknown; use f16 or f32", name);
-}
-
-Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name) {
-  if (name.empty()) return std::optional<WeightFormat>();
-  const auto format = WeightFormatFromName(name);
-  if (!format) return MakeError("--weights {}: unknown; use f32, bf16, int8 or int4", name);
-  return format;
 }
 
 // A cost table holds for one processor, model file, thread count, instruction set, context, and type of
@@ -101,13 +93,13 @@ Session::~Session() {
 }
 
 Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = NowMs();
   auto session = std::make_unique<Session>();
   DSPARK_ASSIGN_OR_RETURN(session->model_path, ResolveModel(options.model));
   DSPARK_ASSIGN_OR_RETURN(const Isa isa, ResolveIsa(options.isa));
   TargetLimits limits;
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
-  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
+  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights("--weights", options.weights));
   DSPARK_ASSIGN_OR_RETURN(const EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(session->files.config, options.context));
@@ -120,18 +112,17 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
   DSPARK_ASSIGN_OR_RETURN(session->drafter, source.Make(*session->target, *session->pool, options.sequences));
 
-  const int per_sequence = (limits.max_context + limits.block_tokens - 1) / limits.block_tokens;
+  const KvLayout layout = session->target->kv_layout();
   session->blocks =
-      std::make_unique<BlockPool>(session->target->kv_layout(), per_sequence * options.sequences);
+      std::make_unique<BlockPool>(layout, layout.BlocksFor(limits.max_context) * options.sequences);
   CostTable costs;
-  if (session->drafter && engine.fixed_draft < 0 && !(engine.threshold > 0)) {
+  if (session->drafter && engine.Adaptive()) {
     session->cost_path = CostPath(session->model_path, *session);
     costs = Costs(*session);
   }
   session->engine = std::make_unique<Engine>(*session->target, *session->blocks, session->drafter.get(),
                                              session->files.tokenizer.get(), std::move(costs), engine);
-  session->load_ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  session->load_ms = NowMs() - start;
   return session;
 }
 

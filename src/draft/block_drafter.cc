@@ -1,9 +1,9 @@
 #include "draft/block_drafter.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "core/clock.h"
 #include "kernels/ops.h"
 
 namespace dspark {
@@ -18,13 +18,13 @@ constexpr int kGreedyCandidates = 16;
 class Laps {
  public:
   void Lap(double* ms) {
-    const auto now = std::chrono::steady_clock::now();
-    *ms += std::chrono::duration<double, std::milli>(now - last_).count();
+    const double now = NowMs();
+    *ms += now - last_;
     last_ = now;
   }
 
  private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  double last_ = NowMs();
 };
 
 int CandidatesOfSampled(const DrafterLimits& limits, int vocab) {
@@ -36,11 +36,6 @@ LayerStackLimits StackLimits(const DrafterConfig& config, const DrafterLimits& l
           .max_context = limits.max_context + config.block_size,
           .block_tokens = limits.block_tokens,
           .kv_type = limits.kv_type};
-}
-
-int KvBlocksOf(const DrafterConfig& config, const DrafterLimits& limits) {
-  const int positions = limits.max_context + config.block_size;
-  return limits.max_sequences * ((positions + limits.block_tokens - 1) / limits.block_tokens);
 }
 
 }  // namespace
@@ -58,9 +53,10 @@ BlockDrafter::BlockDrafter(const DrafterConfig& config, BlockWeights weights, co
       max_candidates_(std::min(vocab_, std::max(kGreedyCandidates, candidates_ < vocab_ ? candidates_ : 0))),
       sequences_per_pass_(std::clamp(kMaxBlockRows / config.block_size, 1, limits.max_sequences)),
       max_sequences_(limits.max_sequences),
-      stack_(config.backbone, weights_.common.layers, pool.threads(), pool.isa(),
+      stack_(config.backbone, weights_.common.layers, pool.threads(),
              StackLimits(config, limits, sequences_per_pass_)),
-      kv_pool_(stack_.kv_layout(), KvBlocksOf(config, limits)),
+      kv_pool_(stack_.kv_layout(),
+               limits.max_sequences * stack_.kv_layout().BlocksFor(limits.max_context + config.block_size)),
       fc_input_(kPendingRows, weights_.common.fc.k()),
       context_(kPendingRows, config.backbone.d_model),
       head_input_(sequences_per_pass_ * config.max_drafts(), config.backbone.d_model),

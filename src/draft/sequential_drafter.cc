@@ -26,18 +26,13 @@ int PositionsOf(const DrafterConfig& config, const DrafterLimits& limits) {
   return limits.max_context + config.max_drafts();
 }
 
-int BlocksOf(const DrafterConfig& config, const DrafterLimits& limits) {
-  const int per_sequence = (PositionsOf(config, limits) + limits.block_tokens - 1) / limits.block_tokens;
-  return limits.max_sequences * per_sequence;
-}
-
 }  // namespace
 
 SequentialDrafter::SequentialDrafter(const DrafterConfig& config, DraftWeights weights, const Target& target,
                                      ThreadPool& pool, const DrafterLimits& limits, int tap_width)
     : config_(config),
       weights_(std::move(weights)),
-      stack_(config_.backbone, weights_.layers, pool.threads(), pool.isa(),
+      stack_(config_.backbone, weights_.layers, pool.threads(),
              {.max_rows = PassRows(limits),
               .max_context = PositionsOf(config, limits),
               .block_tokens = limits.block_tokens,
@@ -51,7 +46,8 @@ SequentialDrafter::SequentialDrafter(const DrafterConfig& config, DraftWeights w
       candidates_(limits.candidates > 0 ? std::min(limits.candidates, config.backbone.vocab)
                                         : config.backbone.vocab),
       max_rows_(PassRows(limits)),
-      blocks_(stack_.kv_layout(), BlocksOf(config, limits)),
+      blocks_(stack_.kv_layout(),
+              limits.max_sequences * stack_.kv_layout().BlocksFor(PositionsOf(config, limits))),
       head_input_(limits.max_sequences, config.backbone.d_model),
       logits_(size_t(limits.max_sequences) * PadStride(config.backbone.vocab)),
       ids_(candidates_ < config.backbone.vocab ? size_t(limits.max_sequences) * size_t(candidates_) : 0),

@@ -10,7 +10,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "engine/clock.h"
+#include "core/clock.h"
 
 namespace dspark {
 namespace {

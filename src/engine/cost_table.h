@@ -47,7 +47,7 @@ class CostTable {
  private:
   double Nearness(size_t point, int rows) const;
 
-  std::vector<Point> points_;     // as read: `estimates_`, made monotone
+  std::vector<Point> points_;     // as read: `estimates_`, made plausible
   std::vector<Point> estimates_;  // each point's own slow running mean
   std::vector<Point> first_;      // as the table was made
   std::vector<double> stale_;     // of each point: 0 just observed … 1 not for many steps

@@ -26,8 +26,7 @@ Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokeni
       options_(options),
       logits_copy_(target.config().vocab) {
   DSPARK_CHECK_LE(options.max_sequences, target.limits().max_logit_rows);
-  DSPARK_CHECK(drafter == nullptr || options.fixed_draft >= 0 || options.threshold > 0 ||
-               !costs_.points().empty());
+  DSPARK_CHECK(drafter == nullptr || !options.Adaptive() || !costs_.points().empty());
 }
 
 Engine::~Engine() = default;
@@ -73,9 +72,7 @@ void Engine::Cancel(SequenceId id) {
 
 // A sequence holds K/V of at most all its tokens but the last; verified drafts never reach past max_tokens.
 int Engine::BlocksFor(const Request& request) const {
-  const int tokens = int(request.prompt.size()) + request.max_tokens;
-  const int per_block = blocks_.layout().block_tokens;
-  return (tokens + per_block - 1) / per_block;
+  return blocks_.layout().BlocksFor(int(request.prompt.size()) + request.max_tokens);
 }
 
 // Moves waiting sequences in while a place and the blocks they may come to need are free. First come, first

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "core/function_ref.h"
 #include "core/result.h"
 #include "draft/drafter.h"
 #include "engine/budget.h"
@@ -31,6 +32,9 @@ struct EngineOptions {
   bool threshold_cumulative = false;
   bool follow_costs = true;   // the cost table follows what steps really take
   bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
+
+  // Lengths by cost: the cost table is needed, and drafters that do not pay are parked.
+  bool Adaptive() const { return fixed_draft < 0 && !(threshold > 0); }
 };
 
 class Engine {
@@ -78,9 +82,9 @@ class Engine {
   void Commit(const ForwardOutput& output);
 
   // propose.cc
-  bool Adaptive() const { return options_.fixed_draft < 0 && !(options_.threshold > 0); }
   int DraftRoom(const Slot& slot) const;
   StepShape ShapeOfStep() const;
+  void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Sequence&, int k)> kept);
   void PlanDrafts();
   void ObserveDraftCost();
   void TrimByCost();
@@ -115,6 +119,7 @@ class Engine {
   std::vector<Slot> slots_;
   std::vector<ProposeRequest> propose_;
   std::vector<float> conditional_;
+  std::vector<size_t> candidate_ends_;  // in conditional_
   std::vector<VerifyCandidate> candidates_;
   std::vector<int32_t> batch_tokens_;
   std::vector<Segment> segments_;

@@ -1,7 +1,7 @@
 // Propose and trim: which sequences draft, how many drafts are verified, and what is learned from them.
 #include <algorithm>
 
-#include "engine/clock.h"
+#include "core/clock.h"
 #include "engine/engine.h"
 
 namespace dspark {
@@ -29,7 +29,7 @@ StepShape Engine::ShapeOfStep() const {
 
 void Engine::Propose() {
   propose_.clear();
-  const bool plan = drafter_ && drafter_->runs_model() && Adaptive();
+  const bool plan = drafter_ && drafter_->runs_model() && options_.Adaptive();
   if (plan) PlanDrafts();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
@@ -50,35 +50,45 @@ void Engine::Propose() {
   if (plan) ObserveDraftCost();
 }
 
+// One candidate for every slot that commits: `length` drafts, draft k + 1 kept with probability `kept`.
+void Engine::SetCandidates(FunctionRef<int(const Slot&)> length,
+                           FunctionRef<float(const Sequence&, int k)> kept) {
+  conditional_.clear();
+  candidate_ends_.clear();
+  for (const Slot& slot : slots_) {
+    if (!slot.commits) continue;
+    const int n = length(slot);
+    for (int k = 0; k < n; ++k) conditional_.push_back(kept(*slot.sequence, k));
+    candidate_ends_.push_back(conditional_.size());
+  }
+  candidates_.clear();
+  size_t begin = 0;
+  for (const size_t end : candidate_ends_) {
+    candidates_.push_back({std::span(conditional_).subspan(begin, end - begin)});
+    begin = end;
+  }
+}
+
 // Drafts are run for where, by what earlier ones came to, they would pay for themselves and for the pass that
 // drafts them; and now and then where they would not, to see whether that still holds.
 void Engine::PlanDrafts() {
-  conditional_.clear();
-  for (const Slot& slot : slots_) {
-    for (int k = 0; k < DraftRoom(slot); ++k) {
-      conditional_.push_back(slot.sequence->acceptance.Conditional(/*match_length=*/0, k));
-    }
-  }
-  candidates_.clear();
-  size_t offset = 0;
-  int drafting = 0;
-  for (const Slot& slot : slots_) {
-    const size_t room = size_t(DraftRoom(slot));
-    drafting += room > 0;
-    if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, room)});
-    offset += room;
-  }
+  SetCandidates(
+      [this](const Slot& slot) { return DraftRoom(slot); },
+      [](const Sequence& sequence, int k) { return sequence.acceptance.Conditional(/*match_length=*/0, k); });
+  const auto drafting = std::ranges::count_if(
+      candidates_, [](const VerifyCandidate& candidate) { return !candidate.conditional.empty(); });
   StepShape shape = ShapeOfStep();
   // Before a drafter's price is known it is taken for what a small one costs: a wrong first draft parks it.
   constexpr double kUsualShare = 0.3;
-  const double price = draft_cost_.Ms(drafting);
+  const double price = draft_cost_.Ms(int(drafting));
   shape.draft_ms = price > 0 ? price : kUsualShare * costs_.Ms(1);
   budget_.Choose(costs_, shape, candidates_);
   auto candidate = candidates_.begin();
   for (Slot& slot : slots_) {
     if (!slot.commits) continue;
-    const bool pays = (candidate++)->length > 0;
-    if (DraftRoom(slot) == 0) continue;
+    const VerifyCandidate& planned = *candidate++;
+    if (planned.conditional.empty()) continue;
+    const bool pays = planned.length > 0;
     DraftBackoff& backoff = slot.sequence->backoff;
     if (pays) backoff.Reset();
     slot.probes = !pays && backoff.Tick();
@@ -101,7 +111,7 @@ void Engine::Trim() {
     Sequence& sequence = *slot.sequence;
     if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);
   }
-  if (Adaptive()) return TrimByCost();
+  if (options_.Adaptive()) return TrimByCost();
   int room = ShapeOfStep().room;
   for (Slot& slot : slots_) {
     Proposal& proposal = slot.sequence->proposal;
@@ -140,20 +150,13 @@ int Engine::TrialLength(const Slot& slot) {
 }
 
 void Engine::TrimByCost() {
-  StepShape shape = ShapeOfStep();
-  conditional_.clear();
-  for (Slot& slot : slots_) {
-    const Proposal& proposal = slot.sequence->proposal;
-    for (int k = 0; k < proposal.size(); ++k) conditional_.push_back(Conditional(*slot.sequence, k));
-    shape.stop_at_first_decline |= proposal.sampled() && !proposal.confidence.empty();
-  }
+  SetCandidates([](const Slot& slot) { return slot.sequence->proposal.size(); },
+                [this](const Sequence& sequence, int k) { return Conditional(sequence, k); });
   if (conditional_.empty()) return;
-  candidates_.clear();
-  size_t offset = 0;
-  for (Slot& slot : slots_) {
-    const size_t n = slot.sequence->proposal.tokens.size();
-    if (slot.commits) candidates_.push_back({std::span(conditional_).subspan(offset, n)});
-    offset += n;
+  StepShape shape = ShapeOfStep();
+  for (const Slot& slot : slots_) {
+    const Proposal& proposal = slot.sequence->proposal;
+    shape.stop_at_first_decline |= proposal.sampled() && !proposal.confidence.empty();
   }
   budget_.Choose(costs_, shape, candidates_);
   auto candidate = candidates_.begin();

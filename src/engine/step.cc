@@ -1,7 +1,7 @@
 // One step of the engine, in the words of the paper: plan, propose, trim, forward, verify, commit.
 #include <algorithm>
 
-#include "engine/clock.h"
+#include "core/clock.h"
 #include "engine/engine.h"
 #include "kernels/ops.h"
 

@@ -37,6 +37,8 @@ struct KvLayout {
   size_t HeadElements() const { return size_t(head_dim) * block_tokens; }
   size_t BlockElements() const { return size_t(2) * layers * kv_heads * HeadElements(); }
   size_t BlockBytes() const { return BlockElements() * KvElementBytes(type); }
+  // Blocks that hold positions 0 … positions - 1.
+  int BlocksFor(int positions) const { return positions / block_tokens + (positions % block_tokens != 0); }
   size_t KOffset(int layer, int head) const { return (size_t(layer) * kv_heads + head) * 2 * HeadElements(); }
   size_t VOffset(int layer, int head) const { return KOffset(layer, head) + HeadElements(); }
 };

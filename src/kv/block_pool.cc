@@ -56,8 +56,7 @@ void KvTable::Truncate(int tokens) {
 
 int KvTable::BlocksFor(int tokens) const {
   DSPARK_CHECK_GE(tokens, 0);
-  const int block_tokens = pool_->layout().block_tokens;
-  return tokens / block_tokens + (tokens % block_tokens != 0);
+  return pool_->layout().BlocksFor(tokens);
 }
 
 }  // namespace dspark

@@ -154,14 +154,8 @@ std::string TensorName(const std::string& name) {
 }  // namespace
 
 Result<DrafterFiles> OpenDrafterGguf(const std::string& path) {
-  DSPARK_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  if (!LooksLikeGguf(file.bytes())) {
-    return MakeError(
-        "{}: neither a GGUF file nor a Hugging Face directory; give a .gguf file or the directory with "
-        "config.json",
-        path);
-  }
-  DSPARK_ASSIGN_OR_RETURN(const Gguf gguf, ParseGguf(file.bytes(), path));
+  DSPARK_ASSIGN_OR_RETURN(GgufFile opened, OpenGgufFile(path));
+  const Gguf& gguf = opened.gguf;
   const Form* form = FindForm(gguf);
   if (!form) {
     const auto architecture = gguf.GetOr<std::string_view>("general.architecture", "");
@@ -180,15 +174,13 @@ Result<DrafterFiles> OpenDrafterGguf(const std::string& path) {
                        Printable(tensor.name));
     }
   }
-  parts.files.push_back(std::move(file));
+  parts.files.push_back(std::move(opened.file));
   return AssembleDrafter(std::move(c), std::move(parts));
 }
 
 bool GgufLooksLikeDrafter(const std::string& path) {
-  const auto file = MappedFile::Open(path);
-  if (!file || !LooksLikeGguf(file->bytes())) return false;
-  const auto gguf = ParseGguf(file->bytes(), path);
-  return gguf.ok() && FindForm(*gguf) != nullptr;
+  const auto opened = OpenGgufFile(path);
+  return opened.ok() && FindForm(opened->gguf) != nullptr;
 }
 
 }  // namespace dspark

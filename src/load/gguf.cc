@@ -349,4 +349,16 @@ bool LooksLikeGguf(std::span<const uint8_t> file) {
   return file.size() >= kMagic.size() && std::memcmp(file.data(), kMagic.data(), kMagic.size()) == 0;
 }
 
+Result<GgufFile> OpenGgufFile(const std::string& path) {
+  DSPARK_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  if (!LooksLikeGguf(file.bytes())) {
+    return MakeError(
+        "{}: neither a GGUF file nor a Hugging Face directory; give a .gguf file or the directory with "
+        "config.json",
+        path);
+  }
+  DSPARK_ASSIGN_OR_RETURN(Gguf gguf, ParseGguf(file.bytes(), path));
+  return GgufFile{std::move(file), std::move(gguf)};
+}
+
 }  // namespace dspark

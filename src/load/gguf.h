@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/mapped_file.h"
 #include "core/result.h"
 #include "load/tensor_source.h"
 
@@ -77,5 +78,14 @@ Result<Gguf> ParseGguf(std::span<const uint8_t> file, const std::string& path);
 
 // True when the bytes begin with GGUF's magic number.
 bool LooksLikeGguf(std::span<const uint8_t> file);
+
+// A mapped file and what it holds.
+struct GgufFile {
+  MappedFile file;
+  Gguf gguf;
+};
+
+// Error: as MappedFile::Open and ParseGguf; for a file of another format, what to give instead.
+Result<GgufFile> OpenGgufFile(const std::string& path);
 
 }  // namespace dspark

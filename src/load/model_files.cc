@@ -26,14 +26,8 @@ Result<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerSpec spec, int vocab) 
 }
 
 Result<ModelFiles> OpenGguf(const std::string& path) {
-  DSPARK_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
-  if (!LooksLikeGguf(file.bytes())) {
-    return MakeError(
-        "{}: neither a GGUF file nor a Hugging Face directory; give a .gguf file or the directory with "
-        "config.json",
-        path);
-  }
-  DSPARK_ASSIGN_OR_RETURN(const Gguf gguf, ParseGguf(file.bytes(), path));
+  DSPARK_ASSIGN_OR_RETURN(GgufFile opened, OpenGgufFile(path));
+  const Gguf& gguf = opened.gguf;
   ModelFiles model;
   DSPARK_ASSIGN_OR_RETURN(model.config, ConfigFromGguf(gguf));
   DSPARK_ASSIGN_OR_RETURN(std::optional<TokenizerSpec> spec, TokenizerSpecFromGguf(gguf));
@@ -46,7 +40,7 @@ Result<ModelFiles> OpenGguf(const std::string& path) {
   MappedWeights::Tensors tensors;
   for (const TensorView& tensor : gguf.tensors) tensors.emplace(tensor.name, tensor);
   std::vector<MappedFile> files;
-  files.push_back(std::move(file));
+  files.push_back(std::move(opened.file));
   auto weights = std::make_unique<MappedWeights>(path, std::move(files), std::move(tensors));
   DSPARK_RETURN_IF_ERROR(CheckTensors(model.config, *weights));
   model.weights = std::move(weights);

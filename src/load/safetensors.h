@@ -1,5 +1,5 @@
 // The safetensors container: a JSON table of tensors, then their bytes. Header length (u64, little-endian),
-// header, data; format description: https://huggingface.co/docs/safetensors.
+// header, data, as the safetensors documentation describes them.
 #pragma once
 
 #include <cstdint>

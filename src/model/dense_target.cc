@@ -27,7 +27,7 @@ DenseTarget::DenseTarget(const ModelConfig& config, ModelWeights weights, Thread
       weights_(std::move(weights)),
       pool_(pool),
       limits_(limits),
-      stack_(config, weights_.layers, pool.threads(), pool.isa(), StackLimits(limits)),
+      stack_(config, weights_.layers, pool.threads(), StackLimits(limits)),
       head_input_(std::min(limits.max_logit_rows, kSliceRows), config.d_model),
       head_int8_(IsQuantized(weights_.head().format())),
       logits_(limits.max_logit_rows * PadStride(config.vocab)),

@@ -22,7 +22,7 @@ AttentionShape ShapeOf(const ModelConfig& c, const LayerStackLimits& limits) {
 
 size_t PadStride(size_t n) { return (n + 15) / 16 * 16 + 16; }
 
-LayerStack::LayerStack(const ModelConfig& config, std::span<const LayerWeights> weights, int workers, Isa isa,
+LayerStack::LayerStack(const ModelConfig& config, std::span<const LayerWeights> weights, int workers,
                        const LayerStackLimits& limits)
     : d_model_(config.d_model),
       d_ffn_(config.d_ffn),
@@ -31,7 +31,6 @@ LayerStack::LayerStack(const ModelConfig& config, std::span<const LayerWeights> 
       head_dim_(config.head_dim),
       rms_eps_(config.rms_eps),
       rope_interleaved_(config.rope_interleaved),
-      isa_(isa),
       shape_(ShapeOf(config, limits)),
       rope_(limits.max_context, config.head_dim, config.rope_theta, config.rope_freq_divisors),
       x_stride_(PadStride(config.d_model)),
@@ -94,12 +93,13 @@ void LayerStack::Norm(const Worker& worker, const std::vector<float>& weight) {
 }
 
 // One row of q or k: RMS(head; norm) of every head where the family has it, then rope.
-void LayerStack::NormAndRotate(float* x, int heads, const std::vector<float>& norm, int position) const {
+void LayerStack::NormAndRotate(Isa isa, float* x, int heads, const std::vector<float>& norm,
+                               int position) const {
   for (int h = 0; h < heads && !norm.empty(); ++h) {
     float* head = x + h * head_dim_;
-    RmsNorm(isa_, head, norm.data(), head_dim_, rms_eps_, head);
+    RmsNorm(isa, head, norm.data(), head_dim_, rms_eps_, head);
   }
-  Rope(isa_, x, heads, head_dim_, rope_.Row(position), rope_interleaved_);
+  Rope(isa, x, heads, head_dim_, rope_.Row(position), rope_interleaved_);
 }
 
 void LayerStack::AttentionBlock(Worker& worker, const LayerWeights& w, int layer) {
@@ -115,8 +115,8 @@ void LayerStack::Attend(Worker& worker, const LayerWeights& w, int layer, const 
   worker.Barrier();
   const Range share = worker.Share(rows());
   for (int r = share.begin; r < share.end; ++r) {
-    NormAndRotate(q_.data() + r * qkv_stride_, heads_, w.q_norm, position(r));
-    NormAndRotate(k_.data() + r * qkv_stride_, kv_heads_, w.k_norm, position(r));
+    NormAndRotate(worker.isa(), q_.data() + r * qkv_stride_, heads_, w.q_norm, position(r));
+    NormAndRotate(worker.isa(), k_.data() + r * qkv_stride_, kv_heads_, w.k_norm, position(r));
   }
   worker.Barrier();
   StoreKv(worker, shape_.layout, layer, segments_, k_.data(), v_.data(), qkv_stride_);
@@ -138,7 +138,7 @@ void LayerStack::StoreContext(Worker& worker, const LayerWeights& w, int layer, 
   worker.Barrier();
   const Range share = worker.Share(rows());
   for (int r = share.begin; r < share.end; ++r)
-    NormAndRotate(k_.data() + r * qkv_stride_, kv_heads_, w.k_norm, position(r));
+    NormAndRotate(worker.isa(), k_.data() + r * qkv_stride_, kv_heads_, w.k_norm, position(r));
   worker.Barrier();
   StoreKv(worker, shape_.layout, layer, segments_, k_.data(), v_.data(), qkv_stride_);
   worker.Barrier();

@@ -25,7 +25,7 @@ class LayerStack {
  public:
   // Uses the sizes, norms and rope of `config`; `weights` (its layers' formats count here, nothing else) are
   // given again with every call.
-  LayerStack(const ModelConfig& config, std::span<const LayerWeights> weights, int workers, Isa isa,
+  LayerStack(const ModelConfig& config, std::span<const LayerWeights> weights, int workers,
              const LayerStackLimits& limits);
 
   KvLayout kv_layout() const { return shape_.layout; }
@@ -61,12 +61,11 @@ class LayerStack {
 
  private:
   void Norm(const Worker& worker, const std::vector<float>& weight);
-  void NormAndRotate(float* x, int heads, const std::vector<float>& norm, int position) const;
+  void NormAndRotate(Isa isa, float* x, int heads, const std::vector<float>& norm, int position) const;
 
   const int d_model_, d_ffn_, heads_, kv_heads_, head_dim_;
   const float rms_eps_;
   const bool rope_interleaved_;
-  const Isa isa_;
   const AttentionShape shape_;
   const RopeTable rope_;
 
