@@ -1,0 +1,42 @@
+// What a drafter is trained on: one conversation with the target's hidden states beside it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+
+namespace dspark {
+
+// T tokens of one conversation (data_pipeline.md §4, §5.7).
+struct TrainSample {
+  int64_t id = 0;
+  std::vector<int32_t> ids;        // [T]
+  std::vector<uint8_t> loss_mask;  // [T], 1: an assistant's token
+  std::vector<float> taps;         // [T, m * d]: the tapped layers' outputs side by side, ids ascending
+  std::vector<float> last_hidden;  // [T, d]: output of the target's final norm
+};
+
+// What every sample of a source has in common.
+struct SampleShape {
+  std::vector<int> tap_layers;  // m ids, ascending (drafters.md §1.1)
+  int d_model = 0;
+  int vocab = 0;
+  std::string target_name;  // as the source was made for
+};
+
+// Where a trainer takes its samples from: a cache on disk or the running target. Random access; Read of the
+// same indices gives the same samples in every run.
+class SampleSource {
+ public:
+  virtual ~SampleSource() = default;
+  virtual const SampleShape& shape() const = 0;
+  virtual int64_t size() const = 0;
+  // The samples of `indices` (each < size()), in that order. A live target runs them together. Error: a file
+  // that cannot be read or holds something else than its index says.
+  virtual Result<std::vector<TrainSample>> Read(const std::vector<int64_t>& indices) = 0;
+};
+
+}  // namespace dspark
