@@ -1,6 +1,7 @@
 // The program as its users meet it: the built binary on the tiny model, standard streams and exit codes.
 #include "cli.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -161,9 +162,10 @@ TEST_F(Cli, AWrongCostTableHeals) {
 }
 
 TEST_F(Cli, AModelWithoutNumbersIsOneLineAndExit1) {
+  constexpr std::string_view kNan16 = "\xff\x7f";
   GgufBuilder broken = BuildTinyLlama(1);
   for (auto& tensor : broken.tensors) {
-    if (tensor.name == "blk.1.ffn_down.weight") tensor.data.replace(0, 2, "\xff\x7f");  // a scale: fp16 NaN
+    if (tensor.name == "blk.1.ffn_down.weight") std::ranges::copy(kNan16, tensor.data.begin());  // a scale
   }
   const std::string path = WriteFile(dir_.path() + "/broken.gguf", broken.Build());
   ExpectOneLine(Run({"run", "-m", path, "hi", "--json"}), 1,
