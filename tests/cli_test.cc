@@ -136,6 +136,19 @@ TEST_F(Cli, LogprobsAndBias) {
   EXPECT_EQ(reply["logprobs"][0]["top"].size(), 2u);
 }
 
+TEST_F(Cli, ASampledReplySaysItsSeed) {
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments{"run", "-m", model_, "hi", "-n", "20", "--ignore-eos", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return json::parse(Run(arguments).out);
+  };
+  EXPECT_FALSE(run({}).contains("seed")) << "greedy replies have none";
+  const json first = run({"--temp", "1"});
+  const json again = run({"--temp", "1", "--seed", std::to_string(first["seed"].get<uint64_t>())});
+  EXPECT_EQ(first["tokens"], again["tokens"]);
+  EXPECT_EQ(first["seed"], again["seed"]);
+}
+
 TEST_F(Cli, AWrongCostTableHeals) {
   const auto run = [&](const char* tokens) {
     ASSERT_EQ(Run({"run", "-m", model_, "hello", "-n", tokens, "--ignore-eos"}).exit_code, 0);
@@ -253,6 +266,8 @@ TEST_F(Cli, BadCommandLinesAreOneLineAndExit2) {
     ExpectOneLine(Run({"run", "-m", model_, "hi", flag, "nan"}), 2, std::string(flag) + ": nan");
   }
   ExpectOneLine(Run({"run", "-m", model_, "hi", "--prompt-ids", "1"}), 2, "--prompt-ids");
+  ExpectOneLine(Run({"run", "-m", model_, "hi", "--logprobs", "2"}), 2, "--json");
+  ExpectOneLine(Run({"run", "-m", model_, "hi", "--draft-max", "2", "--policy", "fixed:3"}), 2, "--policy");
   ExpectOneLine(Run({"run", "-m", model_, "two", "prompts"}), 2, "");
   ExpectOneLine(Run({}), 2, "--help");
   ExpectOneLine(Run({"dance"}), 2, "dance");
@@ -271,6 +286,8 @@ TEST_F(Cli, BadFilesAndRequestsAreOneLineAndExit1) {
   }
   ExpectOneLine(Run({"run", "-m", model_, "--prompt-ids", "1,99999"}), 1, "99999");
   ExpectOneLine(Run({"run", "-m", model_, "hi", "-md", "magic"}), 1, "magic");
+  ExpectOneLine(Run({"run", "-m", model_, "hi", "-md", "lookup", "--no-lookup"}), 1, "--no-lookup");
+  ExpectOneLine(Run({"run", "-m", model_, "hi", "--draft-weights", "int8"}), 1, "--draft-weights int8");
   for (const char* bias : {"5", "5:", ":5", "5:1x", "5:1e99", "5 1"}) {
     ExpectOneLine(Run({"run", "-m", model_, "hi", "--logit-bias", bias}), 1, "--logit-bias");
   }

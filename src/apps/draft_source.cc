@@ -61,12 +61,13 @@ void AddDraftFlags(CLI::App& app, DraftOptions* options) {
       "copy of the head");
   app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
   app.add_flag("--no-lookup", options->no_lookup, "The drafter alone, without prompt lookup beside it");
-  app.add_option(
+  CLI::Option* policy = app.add_option(
       "--policy", options->policy,
       "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by the "
       "drafter's confidence), off [adaptive]");
   app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
-      ->check(CLI::Range(0, kLongestDraft));
+      ->check(CLI::Range(0, kLongestDraft))
+      ->excludes(policy);
   app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]");
 }
 
@@ -75,7 +76,16 @@ Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelCo
   DSPARK_ASSIGN_OR_RETURN(source.weights, ResolveWeights("--draft-weights", options.weights));
   if (options.no_spec || options.draft == "none" || options.policy == "off") return source;
   source.lookup = !options.no_lookup;
-  if (options.draft == "auto" || options.draft == "lookup") return source;
+  if (options.draft == "auto" || options.draft == "lookup") {
+    if (source.weights) {
+      return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
+                       options.weights, options.draft);
+    }
+    if (options.draft == "lookup" && options.no_lookup) {
+      return MakeError("--no-lookup: --draft lookup is prompt lookup alone; use --draft none");
+    }
+    return source;
+  }
   std::error_code ignored;
   if (!std::filesystem::exists(options.draft, ignored)) {
     return MakeError("--draft {}: no such file or directory; give a drafter's, or auto, lookup or none",

@@ -45,6 +45,7 @@ struct Reply {
   std::vector<TokenEvent> events;  // kept where log-probabilities are asked for
   FinishReason finish = FinishReason::kNone;
   SequenceStats stats;
+  std::optional<uint64_t> seed;  // of a sampled reply: --seed with it gives the reply again
 };
 
 Result<std::vector<int32_t>> ParseIds(const std::string& list) {
@@ -156,9 +157,9 @@ double Share(int part, int whole) { return whole ? double(part) / whole : 0; }
 
 void PrintStats(const Session& session, const Reply& reply, bool per_position) {
   const SequenceStats& s = reply.stats;
-  PrintMessage("\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}]\n",
+  PrintMessage("\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}{}]\n",
                s.completion_tokens, DecodeRate(s), s.Tau(), s.prompt_tokens, s.prompt_ms, session.load_ms,
-               FinishReasonName(reply.finish));
+               reply.seed ? fmt::format("seed {}, ", *reply.seed) : "", FinishReasonName(reply.finish));
   if (!per_position) return;
   const double percent = s.decode_ms > 0 ? 100 / s.decode_ms : 0;
   PrintMessage("rounds {}, drafted {}, accepted {}, verify rate {:.2f}\n", s.rounds, s.drafted, s.accepted,
@@ -195,6 +196,7 @@ nlohmann::json ReplyJson(const Session& session, const Reply& reply) {
         {"reached_at", s.reached_at},
         {"draft_ms", s.draft_ms},
         {"verify_ms", s.verify_ms}}}};
+  if (reply.seed) json["seed"] = *reply.seed;
   for (const TokenEvent& event : reply.events) {
     if (event.token < 0) continue;
     nlohmann::json top = nlohmann::json::array();
@@ -208,8 +210,10 @@ nlohmann::json ReplyJson(const Session& session, const Reply& reply) {
 Result<int> RunOnce(Session& session, const RunOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, PromptTokens(session, options));
   DSPARK_ASSIGN_OR_RETURN(Request request, MakeRequest(options, std::move(prompt)));
+  const uint64_t seed = request.seed;
   DSPARK_ASSIGN_OR_RETURN(const SequenceId id, session.engine->Submit(std::move(request)));
-  DSPARK_ASSIGN_OR_RETURN(const Reply reply, Generate(session, id, options));
+  DSPARK_ASSIGN_OR_RETURN(Reply reply, Generate(session, id, options));
+  if (options.sampling.temperature > 0) reply.seed = seed;
   if (options.json) {
     // Token text may end inside a character when max_tokens cuts it; JSON must not.
     PrintOutput("{}\n",
@@ -236,13 +240,15 @@ Result<int> Chat(Session& session, const RunOptions& options) {
     messages.push_back({"user", line});
     DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, ChatTokens(session, options, messages));
     DSPARK_ASSIGN_OR_RETURN(Request request, MakeRequest(options, std::move(prompt)));
+    const uint64_t seed = request.seed;
     const auto id = session.engine->Submit(std::move(request));
     if (!id) {
       PrintMessage("dspark: {}\n", id.error().text);
       messages.pop_back();
       continue;
     }
-    DSPARK_ASSIGN_OR_RETURN(const Reply reply, Generate(session, *id, options));
+    DSPARK_ASSIGN_OR_RETURN(Reply reply, Generate(session, *id, options));
+    if (options.sampling.temperature > 0) reply.seed = seed;
     WriteOutput("\n");
     DSPARK_RETURN_IF_ERROR(FlushOutput());
     PrintStats(session, reply, options.stats);
@@ -307,14 +313,14 @@ Command AddRun(CLI::App& app) {
   app.add_option("--system", o.system, "System message");
   AddSamplingFlags(app, &o);
   AddRepeatedText(app, "--stop", &o.stop, "Stop before this text; may be repeated");
-  app.add_option("--logprobs", o.logprobs,
-                 "With --json: log-probabilities of the tokens and of N alternatives")
-      ->check(CLI::Range(0, 64));
+  CLI::Option* logprobs = app.add_option("--logprobs", o.logprobs,
+                                         "With --json: log-probabilities of the tokens and of N alternatives")
+                              ->check(CLI::Range(0, 64));
   app.add_flag("--ignore-eos", o.ignore_eos, "Do not stop at the model's end token");
   app.add_flag("--no-think", o.no_think, "Qwen3: answer at once, without thinking");
   app.add_flag("--raw", o.raw, "The prompt as it is, no chat template");
   app.add_flag("--stats", o.stats, "Statistics per draft position");
-  app.add_flag("--json", o.json, "One JSON object instead of streaming");
+  logprobs->needs(app.add_flag("--json", o.json, "One JSON object instead of streaming"));
   return [options] { return Run(*options); };
 }
 

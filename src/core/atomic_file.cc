@@ -27,7 +27,9 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::Write(std::span<const uint8_t> bytes) {
-  std::fwrite(bytes.data(), 1, bytes.size(), file_.get());
+  errno = 0;
+  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) == bytes.size();
+  if (!written && error_ == 0) error_ = errno ? errno : EIO;
 }
 
 void AtomicFile::Write(const std::string& bytes) {
@@ -35,9 +37,9 @@ void AtomicFile::Write(const std::string& bytes) {
 }
 
 Status AtomicFile::Commit() {
+  if (error_ != 0) return Failed(path_, error_);
   errno = 0;
-  const bool whole =
-      !std::ferror(file_.get()) && std::fflush(file_.get()) == 0 && fsync(fileno(file_.get())) == 0;
+  const bool whole = std::fflush(file_.get()) == 0 && fsync(fileno(file_.get())) == 0;
   if (!whole) return Failed(path_, errno ? errno : EIO);
   if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return Failed(path_, errno);
   file_.reset();

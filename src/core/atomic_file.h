@@ -33,6 +33,7 @@ class AtomicFile {
       : path_(std::move(path)), temporary_(std::move(temporary)), file_(file) {}
 
   std::string path_, temporary_;
+  int error_ = 0;                           // errno of the first write that failed
   std::unique_ptr<std::FILE, Close> file_;  // null once committed
 };
 

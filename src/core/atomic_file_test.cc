@@ -1,7 +1,9 @@
 #include "core/atomic_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
@@ -33,6 +35,26 @@ TEST(AtomicFile, AppearsWholeOrNotAtAll) {
   EXPECT_TRUE(file->Commit().ok());
   EXPECT_EQ(Text(path), "new");
   EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 1);
+}
+
+// What the first failing write said is what Commit says, however much is written after it.
+TEST(AtomicFile, AWriteThatFailsIsNotForgotten) {
+  const std::string path = testing::TempDir() + "dspark_atomic_full";
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  auto file = AtomicFile::Create(path);
+  ASSERT_TRUE(file.ok());
+  const rlimit small{4096, before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  file->Write(std::string(1 << 20, 'x'));
+  setrlimit(RLIMIT_FSIZE, &before);
+  file->Write("more");
+  const Status status = file->Commit();
+  std::signal(SIGXFSZ, handler);
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.error().text.find("File too large"), std::string::npos) << status.error().text;
+  EXPECT_FALSE(fs::exists(path));
 }
 
 TEST(AtomicFile, FailuresAreOneLine) {
