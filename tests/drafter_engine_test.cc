@@ -114,22 +114,12 @@ TEST_P(DrafterInEngine, KeepsTheDistributionOfSampledReplies) {
   request.ignore_eos = true;
   request.sampling = {.temperature = 1.2f, .top_k = 3};
   std::map<std::vector<int32_t>, double> law;
-  const auto served = [&](const std::vector<int32_t>& text) {
-    KvTable kv(*rig.model.blocks);
-    EXPECT_TRUE(kv.Reserve(int(text.size())));
-    const Segment segment{.tokens = text, .kv = &kv, .logits_from = int(text.size()) - 1};
-    float* logits = rig.model.target->Forward({&segment, 1}, {}).logits;
-    Distribution d;
-    ServedDistribution(rig.model.target->isa(), {logits, size_t(rig.model.vocab())}, request.sampling,
-                       nullptr, &d);
-    return d;
-  };
   const auto extend = [&](const auto& self, std::vector<int32_t> text, double p, int more) -> void {
     if (more == 0) {
       law[{text.begin() + 3, text.end()}] = p;
       return;
     }
-    const Distribution d = served(text);
+    const Distribution d = ServedAfter(rig.model, text, request.sampling);
     text.push_back(0);
     for (size_t i = 0; i < d.ids.size(); ++i) {
       text.back() = d.ids[i];
@@ -183,13 +173,7 @@ TEST_P(DrafterInEngine, KeepsTheDistributionOverManyRounds) {
         text.push_back(16 + int32_t(prefix >> i & 1));
         history.Push(text.back());
       }
-      KvTable kv(*rig.model.blocks);
-      ASSERT_TRUE(kv.Reserve(int(text.size())));
-      const Segment segment{.tokens = text, .kv = &kv, .logits_from = int(text.size()) - 1};
-      float* logits = rig.model.target->Forward({&segment, 1}, {}).logits;
-      Distribution d;
-      ServedDistribution(rig.model.target->isa(), {logits, size_t(rig.model.vocab())}, request.sampling,
-                         &history, &d);
+      const Distribution d = ServedAfter(rig.model, text, request.sampling, &history);
       const int rest = kLength - length - 1;
       for (size_t code = prefix << (rest + 1); code < (prefix + 1) << (rest + 1); ++code)
         law[code] *= double(d.ProbabilityOf(16 + int32_t(code >> rest & 1)));
@@ -211,6 +195,23 @@ TEST_P(DrafterInEngine, KeepsTheDistributionOverManyRounds) {
       ++counts[code];
     }
     EXPECT_GT(ChiSquarePValue(counts, law), 1e-5) << (blocks ? "by block" : "by token");
+  }
+}
+
+// A drafter that holds a token for impossible drafts it where the request's bias wants it.
+TEST_P(DrafterInEngine, DraftsWhatABiasWants) {
+  Rig rig(GetParam(), 1);
+  for (const float temperature : {0.0f, 1.0f}) {
+    Engine engine(*rig.model.target, *rig.model.blocks, rig.drafter.get(), nullptr, {}, {.fixed_draft = 4});
+    for (const int32_t token : {0, 140, 294}) {
+      Request request = MakeRequest(1, temperature);
+      request.sampling.logit_bias = {{token, 100}, {7, -100}};
+      request.max_tokens = 25;
+      const Reply reply = RunOne(engine, request);
+      EXPECT_EQ(reply.tokens, std::vector<int32_t>(25, token));
+      EXPECT_EQ(reply.stats.accepted, reply.stats.drafted) << "token " << token << " at " << temperature;
+      EXPECT_GT(reply.stats.accepted, 10);
+    }
   }
 }
 

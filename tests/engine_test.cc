@@ -192,17 +192,6 @@ TEST(Engine, DraftsAreParkedWhereRowsAreDear) {
   EXPECT_EQ(RunOne(engine, request).stats.drafted, 0);
 }
 
-// The served distribution behind `text`.
-Distribution ServedAfter(TinyModel& model, const std::vector<int32_t>& text, const SamplingParams& sampling) {
-  KvTable kv(*model.blocks);
-  EXPECT_TRUE(kv.Reserve(int(text.size())));
-  const Segment segment{.tokens = text, .kv = &kv, .logits_from = int(text.size()) - 1};
-  float* logits = model.target->Forward({&segment, 1}, {}).logits;
-  Distribution served;
-  ServedDistribution(model.target->isa(), {logits, size_t(model.vocab())}, sampling, nullptr, &served);
-  return served;
-}
-
 TEST(Engine, FixedDraftsStayWithinOnePass) {
   TinyModelOptions options;
   options.max_rows = 40;
@@ -276,16 +265,14 @@ TEST_P(SampledDrafts, KeepTheDistribution) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, SampledDrafts,
-    testing::Values(
-        SampledMode{"Blocks", {.fixed_draft = 2}, {}, false},
-        SampledMode{"TokenWise", {.fixed_draft = 2, .accept_blocks = false}, {}, false},
-        SampledMode{"Threshold", {.threshold = 0.5f}, {}, true},
-        SampledMode{"Cumulative", {.threshold = 0.5f, .threshold_cumulative = true}, {}, true},
-        // A step that two drafts would pay for and one would not: what the planner must not look for.
-        SampledMode{"Adaptive",
-                    {.max_sequences = 1, .follow_costs = false},
-                    CostTable({{1, 1}, {2, 1.05}, {3, 1.06}, {64, 2}}),
-                    true}),
+    testing::Values(SampledMode{"Blocks", {.fixed_draft = 2}, {}, false},
+                    SampledMode{"TokenWise", {.fixed_draft = 2, .accept_blocks = false}, {}, false},
+                    SampledMode{"Threshold", {.threshold = 0.5f}, {}, true},
+                    SampledMode{"Cumulative", {.threshold = 0.5f, .threshold_cumulative = true}, {}, true},
+                    SampledMode{"Adaptive",
+                                {.max_sequences = 1, .follow_costs = false},
+                                CostTable({{1, 1}, {2, 1.05}, {3, 1.06}, {64, 2}}),
+                                true}),
     [](const auto& mode) { return std::string(mode.param.name); });
 
 TEST(Engine, EndsInsideAnAcceptedBlock) {

@@ -51,4 +51,16 @@ inline Reply Plain(TinyModel& model, const Request& request) {
   return RunOne(engine, request);
 }
 
+// The served distribution behind `text`. `history` where the settings need it.
+inline Distribution ServedAfter(TinyModel& model, const std::vector<int32_t>& text,
+                                const SamplingParams& sampling, const TokenHistory* history = nullptr) {
+  KvTable kv(*model.blocks);
+  EXPECT_TRUE(kv.Reserve(int(text.size())));
+  const Segment segment{.tokens = text, .kv = &kv, .logits_from = int(text.size()) - 1};
+  float* logits = model.target->Forward({&segment, 1}, {}).logits;
+  Distribution served;
+  ServedDistribution(model.target->isa(), {logits, size_t(model.vocab())}, sampling, history, &served);
+  return served;
+}
+
 }  // namespace dspark::test

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/clock.h"
+#include "draft/candidates.h"
 #include "kernels/ops.h"
 
 namespace dspark {
@@ -13,6 +14,8 @@ namespace {
 constexpr int kMaxBlockRows = 256;
 // The likeliest of a slot that a greedy draft looks at before it looks at all.
 constexpr int kGreedyCandidates = 16;
+// Of a greedy draft under penalties or a bias, whose argmax may lie that much deeper.
+constexpr int kPenalisedCandidates = 512;
 
 // Adds the time since it was made, or since the last lap, to a sum of ms.
 class Laps {
@@ -50,7 +53,7 @@ BlockDrafter::BlockDrafter(const DrafterConfig& config, BlockWeights weights, co
       mask_embedding_(size_t(config.backbone.d_model)),
       vocab_(head_.n()),
       candidates_(CandidatesOfSampled(limits, vocab_)),
-      max_candidates_(std::min(vocab_, std::max(kGreedyCandidates, candidates_ < vocab_ ? candidates_ : 0))),
+      max_candidates_(std::min(vocab_, std::max(kPenalisedCandidates, candidates_))),
       sequences_per_pass_(std::clamp(kMaxBlockRows / config.block_size, 1, limits.max_sequences)),
       max_sequences_(limits.max_sequences),
       stack_(config.backbone, weights_.common.layers, pool.threads(),
@@ -200,7 +203,7 @@ void BlockDrafter::AddDraft(ProposeRequest& request, Sequence& sequence) {
                      .drafts = std::min(request.max_tokens, max_tokens()),
                      .first = int(head_rows_.size()),
                      .previous = sequence.newest,
-                     .greedy = !request.sampler || !config_.anchor_first});
+                     .greedy = !request.sampler || (!config_.anchor_first && !request.sampler->greedy())});
   for (int i = 0; i < drafts_.back().drafts; ++i) head_rows_.push_back(first_row + SlotsWithoutDraft() + i);
 }
 
@@ -265,7 +268,8 @@ void BlockDrafter::Head(Worker& worker) {
 
 // How many of a slot's likeliest tokens FindCandidates lists; 0: none, all are drawn from.
 int BlockDrafter::CandidatesOf(const Draft& draft) const {
-  if (!draft.greedy) return candidates_ == vocab_ ? 0 : candidates_;
+  if (!draft.greedy && candidates_ == vocab_) return 0;
+  if (!draft.greedy) return draft.request->sampler->greedy() ? max_candidates_ : candidates_;
   return HasMarkov() ? std::min(kGreedyCandidates, vocab_) : 1;
 }
 
@@ -276,7 +280,14 @@ void BlockDrafter::FindCandidates(const Worker& worker) {
     const int begin = std::max(rows.begin, draft.first);
     const int end = std::min(rows.end, draft.first + draft.drafts);
     for (int row = begin; row < end && count > 0; ++row) {
-      TopK(worker.isa(), Logits(row), count, TopIds(row).data(), TopLogits(row).data());
+      const auto ids = TopIds(row).first(size_t(count));
+      const auto logits = TopLogits(row).first(size_t(count));
+      if (draft.greedy) {
+        TopK(worker.isa(), Logits(row), count, ids.data(), logits.data());
+      } else {
+        FindSampledCandidates(worker.isa(), Logits(row), draft.request->sampler->raised(),
+                              config_.draft_to_target, ids, logits);
+      }
       if (!HasMarkov()) continue;
       for (int i = 0; i < count; ++i) weights_.markov.w2.Prefetch(TopIds(row)[size_t(i)]);
     }

@@ -115,7 +115,7 @@ class BlockDrafter : public Drafter {
   std::vector<float> mask_embedding_;  // [d]
   const int vocab_;                    // Vd
   const int candidates_;               // of a sampled draft; Vd: all
-  const int max_candidates_;           // of any draft, unless all
+  const int max_candidates_;           // of any draft
   const int sequences_per_pass_;       // so that the rows of a pass stay few enough
   const int max_sequences_;
   std::vector<int32_t> all_ids_;  // [Vd] target ids, when candidates are all

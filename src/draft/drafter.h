@@ -22,6 +22,11 @@ class DraftSampler {
   // Called on the thread that called Propose. Draws the next draft of `proposal` among candidates (`ids`
   // distinct, `logits` may be overwritten) and appends it with its q. Returns the token.
   virtual int32_t Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) = 0;
+  // Whether Draw takes the likeliest candidate: then many should be given, for penalties may overturn their
+  // order.
+  virtual bool greedy() const { return false; }
+  // Tokens that the request's bias raises: to be candidates however unlikely the drafter finds them.
+  virtual std::span<const int32_t> raised() const { return {}; }
 };
 
 struct ProposeRequest {

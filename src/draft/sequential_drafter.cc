@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/check.h"
+#include "draft/candidates.h"
 #include "kernels/ops.h"
 
 namespace dspark {
@@ -223,8 +224,9 @@ void SequentialDrafter::Select(const Worker& worker) {
     Lane& lane = lanes_[size_t(i)];
     if (!lane.request->sampler) {
       lane.token = target_ids_[size_t(ArgMax(worker.isa(), Logits(i)))];
-    } else if (!ids_.empty()) {
-      TopK(worker.isa(), Logits(i), candidates_, LaneOf(ids_, i).data(), LaneOf(values_, i).data());
+    } else if (!DrawsFromAll(lane)) {
+      FindSampledCandidates(worker.isa(), Logits(i), lane.request->sampler->raised(), config_.draft_to_target,
+                            LaneOf(ids_, i), LaneOf(values_, i));
       for (int32_t& id : LaneOf(ids_, i)) id = target_ids_[size_t(id)];
     }
   }
@@ -232,7 +234,8 @@ void SequentialDrafter::Select(const Worker& worker) {
 
 int32_t SequentialDrafter::DrawFrom(int lane) {
   const ProposeRequest& request = *lanes_[size_t(lane)].request;
-  if (ids_.empty()) return request.sampler->Draw(target_ids_, Logits(lane), request.proposal);
+  if (DrawsFromAll(lanes_[size_t(lane)]))
+    return request.sampler->Draw(target_ids_, Logits(lane), request.proposal);
   return request.sampler->Draw(LaneOf(ids_, lane), LaneOf(values_, lane), request.proposal);
 }
 

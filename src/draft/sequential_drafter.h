@@ -95,6 +95,7 @@ class SequentialDrafter : public Drafter {
   std::span<float> Logits(int lane) {
     return logits_.span().subspan(size_t(lane) * PadStride(head_.n()), size_t(head_.n()));
   }
+  bool DrawsFromAll(const Lane& lane) const { return ids_.empty() || lane.request->sampler->greedy(); }
   // Of ids_ or values_.
   template <class T>
   std::span<T> LaneOf(std::vector<T>& of_lanes, int lane) {

@@ -1,8 +1,24 @@
 #include "engine/request_sampler.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "core/rng.h"
 
 namespace dspark {
+
+RequestSampler::RequestSampler(const Request& request, TokenHistory* history)
+    : request_(request), history_(history) {
+  // More than a few would crowd out what the drafter itself finds likely.
+  constexpr size_t kMostRaised = 16;
+  std::vector<std::pair<float, int32_t>> raised;
+  for (const auto& [token, bias] : request.sampling.logit_bias) {
+    if (bias > 0) raised.push_back({-bias, token});
+  }
+  std::sort(raised.begin(), raised.end());
+  raised.resize(std::min(raised.size(), kMostRaised));
+  for (const auto& [bias, token] : raised) raised_.push_back(token);
+}
 
 int32_t RequestSampler::Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) {
   const Distribution& q = q_.Make(isa_, ids, logits, request_.sampling, history_);

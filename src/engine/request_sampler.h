@@ -10,7 +10,7 @@ namespace dspark {
 class RequestSampler : public DraftSampler {
  public:
   // `request` outlives the sampler. `history` may be null unless the request's penalties need it.
-  RequestSampler(const Request& request, TokenHistory* history) : request_(request), history_(history) {}
+  RequestSampler(const Request& request, TokenHistory* history);
 
   // Whether drafts of this request are something else than the drafter's own argmax.
   bool Needed() const {
@@ -21,6 +21,8 @@ class RequestSampler : public DraftSampler {
   void Begin(Isa isa, uint64_t position) { isa_ = isa, position_ = position; }
   // Penalties see the drafts before; a greedy request's draft is the argmax, and one-hot.
   int32_t Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) override;
+  bool greedy() const override { return request_.sampling.Greedy(); }
+  std::span<const int32_t> raised() const override { return raised_; }
   // After the proposal: its drafts are no history yet.
   void End();
 
@@ -29,6 +31,7 @@ class RequestSampler : public DraftSampler {
   TokenHistory* history_;
   Isa isa_ = Isa::kReference;
   uint64_t position_ = 0;
+  std::vector<int32_t> raised_;  // biased upwards, the most first
   std::vector<int32_t> pushed_;  // to the history, by the present proposal
   CandidateDistribution q_;
 };

@@ -203,22 +203,26 @@ TEST(BlockVerification, TheTestFindsWrongRules) {
 
 using DraftIndex = uint32_t (*)(int k);
 
-// χ² of eight binary tokens made in rounds of `block` drafts.
+// χ² of eight binary tokens made in rounds of `block` drafts. Target and draft differ from position to
+// position, so that a test's number that decides twice is found too.
 double PValueOfRounds(int block, const Rule& rule, DraftIndex index) {
   constexpr int kLength = 8, kReplies = 200000;
-  const Distribution target{{0, 1}, {1.0f / 3, 2.0f / 3}}, draft{{0, 1}, {2.0f / 3, 1.0f / 3}};
-  const auto row = [&](int) -> const Distribution& { return target; };
+  const Distribution targets[] = {{{0, 1}, {0.3f, 0.7f}}, {{0, 1}, {0.9f, 0.1f}}, {{0, 1}, {0.5f, 0.5f}}};
+  const Distribution draws[] = {{{0, 1}, {0.6f, 0.4f}}, {{0, 1}, {0.4f, 0.6f}}, {{0, 1}, {0.1f, 0.9f}}};
   const Case unused;
   std::vector<int64_t> counts(1 << kLength);
   for (uint64_t seed = 0; seed < kReplies; ++seed) {
     std::vector<int32_t> reply;
     while (int(reply.size()) < kLength) {
       const uint64_t position = reply.size();
+      const auto row = [&](int k) -> const Distribution& { return targets[(position + uint64_t(k)) % 3]; };
       std::vector<int32_t> drafts;
-      for (int k = 0; k < block; ++k)
-        drafts.push_back(
-            draft.Sample(UniformDouble(seed, position + uint64_t(k), Purpose::kDraft, index(k))));
-      const std::vector<DraftDistribution> q(size_t(block), {draft.ids, draft.probs});
+      std::vector<DraftDistribution> q;
+      for (int k = 0; k < block; ++k) {
+        const Distribution& draw = draws[(position + uint64_t(k)) % 3];
+        drafts.push_back(draw.Sample(UniformDouble(seed, position + uint64_t(k), Purpose::kDraft, index(k))));
+        q.push_back({draw.ids, draw.probs});
+      }
       const AcceptResult result =
           rule(unused, {.drafts = drafts, .q = q, .seed = seed, .position = position}, row);
       reply.insert(reply.end(), drafts.begin(), drafts.begin() + result.accepted);
@@ -230,7 +234,8 @@ double PValueOfRounds(int block, const Rule& rule, DraftIndex index) {
   }
   std::vector<double> law(1 << kLength, 1);
   for (size_t code = 0; code < law.size(); ++code) {
-    for (int i = 0; i < kLength; ++i) law[code] *= double(target.probs[code >> i & 1]);
+    for (int i = 0; i < kLength; ++i)
+      law[code] *= double(targets[i % 3].probs[code >> (kLength - 1 - i) & 1]);
   }
   return ChiSquarePValue(counts, law);
 }
