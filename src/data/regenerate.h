@@ -24,10 +24,10 @@ struct ChatCall {
 
 struct ChatReply {
   int64_t ticket = 0;
-  std::string content;
-  std::string thinking;       // where a server gives it apart from the content
-  std::string finish_reason;  // "stop", "length" (cut at the most tokens), or what a server says
-  std::string error;          // one line; the call has failed for good and has no content
+  std::string content{};
+  std::string thinking{};       // where a server gives it apart from the content
+  std::string finish_reason{};  // "stop", "length" (cut at the most tokens), or what a server says
+  std::string error{};          // one line; the call has failed for good and has no content
 };
 
 class ChatBackend {
