@@ -14,6 +14,7 @@ Command AddPrepare(CLI::App& app) {
     CLI::App* sub = app.add_subcommand(name, what);
     (*commands)[sub] = make(*sub);
   };
+  add("split", "Conversations to train.jsonl and held_out.jsonl", AddPrepareSplit);
   add("regenerate", "Every assistant turn rewritten by the target", AddPrepareRegenerate);
   return [&app, commands] { return commands->at(app.get_subcommands().front())(); };
 }

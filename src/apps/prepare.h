@@ -6,5 +6,6 @@
 namespace dspark {
 
 Command AddPrepareRegenerate(CLI::App& app);
+Command AddPrepareSplit(CLI::App& app);
 
 }  // namespace dspark
