@@ -65,12 +65,6 @@ void Echo(const json& body, httplib::Response& response) {
 
 class HttpBackendTest : public testing::Test {
  protected:
-  HttpBackendTest() {
-    options_.model = "m";
-    options_.concurrency = 2;
-    options_.backoff_ms = 5;
-    options_.timeout_ms = 5000;
-  }
   Result<std::unique_ptr<HttpBackend>> Open() {
     return HttpBackend::Open(options_, reply_,
                              [this](const std::string& line) { warnings_.push_back(line); });
@@ -93,7 +87,8 @@ class HttpBackendTest : public testing::Test {
     return texts;
   }
 
-  HttpOptions options_;
+  HttpOptions options_ = {
+      .servers = {}, .model = "m", .api_key = {}, .concurrency = 2, .backoff_ms = 5, .timeout_ms = 5000};
   ReplyOptions reply_;
   std::vector<std::string> warnings_;
 };

@@ -1,9 +1,7 @@
 #include "data/regenerate.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +9,8 @@
 
 #include "core/clock.h"
 #include "core/rng.h"
+#include "data/conversation.h"
+#include "data/line_reader.h"
 #include "data/regenerate_log.h"
 
 namespace dspark {
@@ -18,77 +18,42 @@ namespace {
 
 using Json = nlohmann::ordered_json;  // keeps the fields of a row in their order
 
-// "user", "assistant" or "system" for the words of ShareGPT's and OpenAI's rows (data_pipeline.md §2.4);
-// empty for any other.
-std::string RoleOf(const std::string& word) {
-  if (word == "user" || word == "human") return "user";
-  if (word == "assistant" || word == "gpt" || word == "chatgpt" || word == "bing" || word == "bard")
-    return "assistant";
-  return word == "system" ? word : "";
-}
+struct Row {
+  std::string id;  // as JSON text
+  std::string line;
+  Json object;
+};
 
-std::string Text(const Json& object, const char* key, const char* other) {
-  for (const char* name : {key, other}) {
-    if (object.is_object() && object.contains(name) && object[name].is_string()) return object[name];
-  }
-  return "";
-}
-
-// The messages of a row. Error: what is wrong with which of them.
-Result<std::vector<ChatMessage>> MessagesOf(const Json& row) {
-  const char* key = row.contains("conversations") ? "conversations" : "messages";
-  if (!row.contains(key) || !row[key].is_array()) return MakeError("no array conversations or messages");
-  std::vector<ChatMessage> messages;
-  bool asks = false;
-  for (const Json& item : row[key]) {
-    const std::string word = Text(item, "role", "from");
-    ChatMessage message{RoleOf(word), Text(item, "content", "value")};
-    if (message.role.empty()) return MakeError("message {} has role '{}'", messages.size(), word);
-    if (message.content.empty()) return MakeError("message {} has no text", messages.size());
-    if (message.role == "assistant" && !asks) return MakeError("an assistant's message comes first");
-    asks |= message.role == "user";
-    messages.push_back(std::move(message));
-  }
-  if (!asks) return MakeError("no message of a user");
-  return messages;
-}
-
-// The lines of a file of JSON objects, each with its id as JSON text.
+// The rows of a file, one after the other.
 class Rows {
  public:
-  explicit Rows(const RegenerateOptions& options) : options_(options), in_(options.in, std::ios::binary) {}
+  static Result<Rows> Open(const RegenerateOptions& options) {
+    DSPARK_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(options.in));
+    return Rows(std::move(reader), options.max_samples);
+  }
 
-  struct Row {
-    std::string id;
-    Json object;
-  };
-  // Nothing at the end. Error: a line that is no object.
+  // Nothing at the end. Error: a line that cannot be read or is no object.
   Result<std::optional<Row>> Next() {
-    std::string line;
+    Row row;
     do {
-      if (options_.max_samples > 0 && number_ >= options_.max_samples) return std::optional<Row>();
-      if (!std::getline(in_, line)) return End();
-      ++line_;
-    } while (line.find_first_not_of(" \t\r") == std::string::npos);
-    Row row{.id = {}, .object = Json::parse(line, nullptr, false)};
-    if (!row.object.is_object()) {
-      return MakeError("{}:{}: not a JSON object; mend or remove the line", options_.in, line_);
-    }
+      if (max_ > 0 && number_ >= max_) return std::optional<Row>();
+      DSPARK_ASSIGN_OR_RETURN(const bool more, reader_.Next(&row.line));
+      if (!more) return std::optional<Row>();
+    } while (row.line.find_first_not_of(" \t\r") == std::string::npos);
+    row.object = Json::parse(row.line, nullptr, false);
+    if (!row.object.is_object())
+      return MakeError("{}: not a JSON object; mend or remove the line", reader_.where());
     if (!row.object.contains("id")) row.object["id"] = number_;
     row.id = row.object["id"].dump();
     ++number_;
     return std::optional<Row>(std::move(row));
   }
-  int64_t line() const { return line_; }  // of the latest row, from 1
+  std::string where() const { return reader_.where(); }
 
  private:
-  Result<std::optional<Row>> End() const {
-    if (in_.eof()) return std::optional<Row>();
-    return MakeError("{}: cannot be read; check the path and its rights", options_.in);
-  }
-  const RegenerateOptions& options_;
-  std::ifstream in_;
-  int64_t line_ = 0, number_ = 0;
+  Rows(LineReader reader, int64_t max) : reader_(std::move(reader)), max_(max) {}
+  LineReader reader_;
+  int64_t max_, number_ = 0;
 };
 
 bool IsSameFile(const std::string& a, const std::string& b) {
@@ -100,7 +65,7 @@ bool IsSameFile(const std::string& a, const std::string& b) {
 
 // One conversation under way.
 struct Walk {
-  Rows::Row row;
+  Row row;
   std::vector<ChatMessage> before;   // of the row
   size_t next = 0;                   // in `before`: the first message that is not in `history`
   std::vector<ChatMessage> history;  // with the new replies
@@ -132,19 +97,18 @@ std::string Line(const Json& object) { return object.dump(-1, ' ', false, Json::
 
 class Regenerator {
  public:
-  Regenerator(const RegenerateOptions& options, ChatBackend& backend, RegenerateLog log)
-      : options_(options), backend_(backend), log_(std::move(log)), rows_(options) {}
+  Regenerator(const RegenerateOptions& options, ChatBackend& backend, RegenerateLog log, Rows rows)
+      : options_(options), backend_(backend), log_(std::move(log)), rows_(std::move(rows)) {}
 
   // What there is to do. Error: a row that is no object, or an id that was there before.
   Status Count() {
     std::unordered_set<std::string> ids;
-    Rows rows(options_);
+    DSPARK_ASSIGN_OR_RETURN(Rows rows, Rows::Open(options_));
     while (true) {
       DSPARK_ASSIGN_OR_RETURN(const auto row, rows.Next());
       if (!row) return {};
       if (!ids.insert(row->id).second) {
-        return MakeError("{}:{}: id {} was on an earlier line; make ids unique", options_.in, rows.line(),
-                         row->id);
+        return MakeError("{}: id {} was on an earlier line; make ids unique", rows.where(), row->id);
       }
       ++(Skips(row->id) ? progress_.skipped : progress_.total);
     }
@@ -181,9 +145,9 @@ class Regenerator {
     at_end_ = !row;
     if (at_end_ || Skips(row->id)) return {};
     Walk walk{.row = std::move(*row), .before = {}, .history = {}};
-    auto messages = MessagesOf(walk.row.object);
-    if (!messages) return Fail(walk, messages.error().text);
-    walk.before = std::move(messages).value();
+    auto conversation = ParseConversation(walk.row.line);
+    if (!conversation) return Fail(walk, conversation.error().text);
+    walk.before = std::move(conversation->messages);
     if (!options_.system.empty() && walk.before.front().role != "system")
       Add(walk, {"system", options_.system});
     Advance(walk);  // there is a user's message
@@ -269,16 +233,14 @@ uint64_t ReplySeed(uint64_t seed, const std::string& id, int turn) {
 Result<RegenerateProgress> Regenerate(const RegenerateOptions& options, ChatBackend& backend,
                                       FunctionRef<bool()> stop,
                                       FunctionRef<void(const RegenerateProgress&)> progress) {
-  if (access(options.in.c_str(), R_OK) != 0) {
-    return MakeError("{}: cannot be read; check the path and its rights", options.in);
-  }
+  DSPARK_ASSIGN_OR_RETURN(Rows rows, Rows::Open(options));
   for (const std::string& path : {options.out, ErrorPath(options.out)}) {
     if (IsSameFile(options.in, path)) {
       return MakeError("{}: is read and written at once; give --out another name", options.in);
     }
   }
   DSPARK_ASSIGN_OR_RETURN(RegenerateLog log, RegenerateLog::Open(options.out));
-  Regenerator regenerator(options, backend, std::move(log));
+  Regenerator regenerator(options, backend, std::move(log), std::move(rows));
   DSPARK_RETURN_IF_ERROR(regenerator.Count());
   return regenerator.Run(stop, progress);
 }
