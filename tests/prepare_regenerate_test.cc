@@ -122,7 +122,7 @@ TEST_F(RegenerateCli, KilledAtAnyMomentLosesAndDoublesNothing) {
   const Lines expected = Sorted("whole.jsonl");
   ASSERT_EQ(expected.size(), size_t(60 * kills));
 
-  std::mt19937 random(uint32_t(getpid()));
+  std::mt19937 random{uint32_t(getpid())};
   std::uniform_real_distribution<double> moment(0, 2 * whole_ms / kills);
   size_t before = 0;
   int in_the_middle = 0;
