@@ -156,13 +156,14 @@ TEST(Engine, RepliesDoNotDependOnCompany) {
     requests.push_back(RandomRequest(seed, model.vocab()));
     alone.push_back(Plain(model, requests.back()));
   }
-  // Fewer places and blocks than requests, small prefill chunks, joining at random steps.
+  // Fewer places and blocks than requests, small prefill chunks, joining at random steps, verified side by
+  // side.
   TinyModelOptions tight;
   tight.blocks = 20;
   TinyModel small(tight);
   PromptLookup drafter;
   Engine engine(*small.target, *small.blocks, &drafter, small.files.tokenizer.get(), CheapRows(),
-                {.max_sequences = 5, .prefill_rows = 7});
+                {.max_sequences = 5, .prefill_rows = 7, .pool = &small.pool});
   std::mt19937 random(3);
   std::map<SequenceId, Reply> replies;
   std::map<SequenceId, size_t> index;

@@ -31,4 +31,21 @@ CLI::Validator Within(double low, double high) {
   return CLI::Validator(complaint, fmt::format("{} to {}", low, high));
 }
 
+void AddSamplingFlags(CLI::App& app, SamplingParams* params) {
+  const auto help = [](const char* what, float standard) { return fmt::format("{} [{}]", what, standard); };
+  app.add_option("--temp", params->temperature, help("Temperature; 0 is greedy", params->temperature))
+      ->check(Within(0, 100));
+  app.add_option("--top-k", params->top_k,
+                 help("Keep the k likeliest tokens; 0 is off", float(params->top_k)))
+      ->check(CLI::Range(0, 1 << 30));
+  app.add_option("--top-p", params->top_p, help("Keep the likeliest tokens up to this mass", params->top_p))
+      ->check(Within(0, 1));
+  app.add_option("--min-p", params->min_p,
+                 help("Drop tokens below this share of the likeliest one", params->min_p))
+      ->check(Within(0, 1));
+  app.add_option("--repeat-penalty", params->repetition_penalty,
+                 help("Divide logits of tokens already seen", params->repetition_penalty))
+      ->check(Within(0.01, 100));
+}
+
 }  // namespace dspark

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "verify/sampling.h"
+
 namespace dspark {
 
 // A flag that may be repeated and takes exactly one value each time, verbatim. CLI11's own list options take
@@ -19,5 +21,8 @@ CLI::Option* AddText(CLI::App& app, const std::string& name, std::optional<std::
 
 // Checks a number in [low, high] as CLI::Range does, which lets "nan" through.
 CLI::Validator Within(double low, double high);
+
+// --temp, --top-k, --top-p, --min-p, --repeat-penalty; what `params` holds is their default.
+void AddSamplingFlags(CLI::App& app, SamplingParams* params);
 
 }  // namespace dspark

@@ -6,6 +6,7 @@
 namespace dspark {
 
 Command AddPrepareSplit(CLI::App& app);
+Command AddPrepareRegenerate(CLI::App& app);
 Command AddPrepareCache(CLI::App& app);
 
 }  // namespace dspark

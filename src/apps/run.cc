@@ -275,17 +275,9 @@ Result<int> Run(RunOptions options) {
   return interactive ? Chat(*session, options) : RunOnce(*session, options);
 }
 
-void AddSamplingFlags(CLI::App& app, RunOptions* options) {
+void AddReplyFlags(CLI::App& app, RunOptions* options) {
   SamplingParams& sampling = options->sampling;
-  app.add_option("--temp", sampling.temperature, "Temperature; 0 is greedy [0]")->check(Within(0, 100));
-  app.add_option("--top-k", sampling.top_k, "Keep the k likeliest tokens; 0 is off [0]")
-      ->check(CLI::Range(0, 1 << 30));
-  app.add_option("--top-p", sampling.top_p, "Keep the likeliest tokens up to this mass [1]")
-      ->check(Within(0, 1));
-  app.add_option("--min-p", sampling.min_p, "Drop tokens below this share of the likeliest one [0]")
-      ->check(Within(0, 1));
-  app.add_option("--repeat-penalty", sampling.repetition_penalty, "Divide logits of tokens already seen [1]")
-      ->check(Within(0.01, 100));
+  AddSamplingFlags(app, &sampling);
   app.add_option("--presence-penalty", sampling.presence_penalty,
                  "Subtract from tokens already generated [0]")
       ->check(Within(-2, 2));
@@ -311,7 +303,7 @@ Command AddRun(CLI::App& app) {
   app.add_option("-n,--max-tokens", o.max_tokens, "Longest reply, in tokens [512]")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--system", o.system, "System message");
-  AddSamplingFlags(app, &o);
+  AddReplyFlags(app, &o);
   AddRepeatedText(app, "--stop", &o.stop, "Stop before this text; may be repeated");
   CLI::Option* logprobs = app.add_option("--logprobs", o.logprobs,
                                          "With --json: log-probabilities of the tokens and of N alternatives")

@@ -100,13 +100,14 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   TargetLimits limits;
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
   DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights("--weights", options.weights));
-  DSPARK_ASSIGN_OR_RETURN(const EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
+  DSPARK_ASSIGN_OR_RETURN(EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(session->files.config, options.context));
   limits.max_logit_rows = std::max(64, options.sequences);
   DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, session->files.config));
   limits.max_taps = source.taps();
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
+  engine.pool = session->pool.get();
   DSPARK_RETURN_IF_ERROR(CheckMemory(session->files, limits, options.sequences, session->pool->threads(),
                                      source, MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));

@@ -24,7 +24,8 @@ Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokeni
       tokenizer_(tokenizer),
       costs_(std::move(costs)),
       options_(options),
-      logits_copy_(target.config().vocab) {
+      verify_scratch_(options.pool ? size_t(options.pool->threads()) : 1) {
+  for (VerifyScratch& scratch : verify_scratch_) scratch.logits.resize(size_t(target.config().vocab));
   DSPARK_CHECK_LE(options.max_sequences, target.limits().max_logit_rows);
   DSPARK_CHECK(drafter == nullptr || !options.Adaptive() || !costs_.points().empty());
 }

@@ -30,8 +30,9 @@ struct EngineOptions {
   // static threshold); with `threshold_cumulative` the product of confidences up to it.
   float threshold = 0;
   bool threshold_cumulative = false;
-  bool follow_costs = true;   // the cost table follows what steps really take
-  bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
+  bool follow_costs = true;    // the cost table follows what steps really take
+  bool accept_blocks = true;   // sampled drafts: block verification; false: token-wise rejection
+  ThreadPool* pool = nullptr;  // verifies the sequences of a step side by side; none: one after the other
 
   // Lengths by cost: the cost table is needed, and drafters that do not pay are parked.
   bool Adaptive() const { return fixed_draft < 0 && !(threshold > 0); }
@@ -40,7 +41,7 @@ struct EngineOptions {
 class Engine {
  public:
   // `target`, `blocks`, `drafter` (may be null) and `tokenizer` (may be null: no text, no stop strings)
-  // outlive the engine. `costs` may be empty only when speculation is off or fixed.
+  // outlive the engine, as does options.pool. `costs` may be empty only when speculation is off or fixed.
   Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokenizer* tokenizer, CostTable costs,
          const EngineOptions& options);
   ~Engine();
@@ -56,6 +57,7 @@ class Engine {
   std::span<const TokenEvent> Step();
 
   const CostTable& costs() const { return costs_; }
+  const EngineOptions& options() const { return options_; }
 
  private:
   // A sequence's part in the present step.
@@ -69,6 +71,13 @@ class Engine {
     bool probes = false;   // though it does not seem to pay
     AcceptResult result{};
     bool broken = false;  // the model gave no distribution behind the accepted drafts: no next token
+  };
+
+  // Of one worker while it verifies.
+  struct VerifyScratch {
+    std::vector<DraftDistribution> q;
+    std::vector<float> logits;  // [V]
+    Distribution distribution;
   };
 
   // step.cc, in this order.
@@ -93,7 +102,7 @@ class Engine {
   int Confident(const Sequence& sequence) const;
   void Learn(const Slot& slot, std::span<const int32_t> committed);
 
-  void VerifySlot(Slot& slot, const ForwardOutput& output);
+  void VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& scratch) const;
   void CommitSlot(Slot& slot, const ForwardOutput& output);
   // Appends one token and its event. True when it ends the reply.
   bool CommitToken(Sequence& sequence, int32_t token, bool drafted, std::span<const float> logits);
@@ -123,9 +132,7 @@ class Engine {
   std::vector<VerifyCandidate> candidates_;
   std::vector<int32_t> batch_tokens_;
   std::vector<Segment> segments_;
-  std::vector<DraftDistribution> draft_q_;
-  std::vector<float> logits_copy_;
-  Distribution distribution_;
+  std::vector<VerifyScratch> verify_scratch_;  // by worker
   std::vector<ObservedRows> observed_;
   std::vector<TokenEvent> events_;
   Budget budget_;

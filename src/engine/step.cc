@@ -1,5 +1,6 @@
 // One step of the engine, in the words of the paper: plan, propose, trim, forward, verify, commit.
 #include <algorithm>
+#include <atomic>
 
 #include "core/clock.h"
 #include "engine/engine.h"
@@ -81,35 +82,46 @@ ForwardOutput Engine::Forward() {
 
 void Engine::Verify(const ForwardOutput& output) {
   const double start = NowMs();
-  for (Slot& slot : slots_) {
-    if (slot.commits) VerifySlot(slot, output);
+  // A slot touches its own sequence and logits only. Workers take the next one when they are done: a row that
+  // is sampled from the whole vocabulary costs many times a greedy one.
+  std::atomic<size_t> next{0};
+  const auto verify = [&](VerifyScratch& scratch) {
+    for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < slots_.size();) {
+      if (slots_[i].commits) VerifySlot(slots_[i], output, scratch);
+    }
+  };
+  if (options_.pool && std::ranges::count_if(slots_, &Slot::commits) > 1) {
+    options_.pool->Run([&](const Worker& worker) { verify(verify_scratch_[size_t(worker.index())]); });
+  } else {
+    verify(verify_scratch_.front());
   }
   verify_ms_ += NowMs() - start;
 }
 
-void Engine::VerifySlot(Slot& slot, const ForwardOutput& output) {
+void Engine::VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& scratch) const {
   Sequence& sequence = *slot.sequence;
   const Proposal& proposal = sequence.proposal;
-  draft_q_.clear();
+  scratch.q.clear();
   for (int k = 0; proposal.sampled() && k < proposal.size(); ++k)
-    draft_q_.push_back({proposal.Q(k).ids, proposal.Q(k).probs});
+    scratch.q.push_back({proposal.Q(k).ids, proposal.Q(k).probs});
   int pushed = 0, broken = -1;  // history; the first row without a distribution
   // Row k's served distribution, made only if the accept rule gets that far. Its penalties see drafts 1 … k.
   const auto row = [&](int k) -> const Distribution& {
     float* logits = output.logits + size_t(slot.first_logit + k) * output.logits_stride;
     std::span<float> row_logits(logits, target_.config().vocab);
     if (sequence.request.top_logprobs >= 0) {  // log-probabilities are the model's own: keep the raw row
-      std::copy(row_logits.begin(), row_logits.end(), logits_copy_.begin());
-      row_logits = logits_copy_;
+      std::copy(row_logits.begin(), row_logits.end(), scratch.logits.begin());
+      row_logits = scratch.logits;
     }
     for (; sequence.history && pushed < k; ++pushed) sequence.history->Push(proposal.tokens[pushed]);
-    const bool sound = ServedDistribution(target_.isa(), row_logits, sequence.request.sampling,
-                                          sequence.history ? &*sequence.history : nullptr, &distribution_);
+    const bool sound =
+        ServedDistribution(target_.isa(), row_logits, sequence.request.sampling,
+                           sequence.history ? &*sequence.history : nullptr, &scratch.distribution);
     if (!sound && broken < 0) broken = k;
-    return distribution_;
+    return scratch.distribution;
   };
   const AcceptInput input{.drafts = proposal.tokens,
-                          .q = draft_q_,
+                          .q = scratch.q,
                           .seed = sequence.request.seed,
                           .position = sequence.tokens.size()};
   // A one-hot draft is kept iff plain decoding would draw it: the reply is then plain decoding's, token for
