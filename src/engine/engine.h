@@ -15,6 +15,7 @@
 #include "draft/drafter.h"
 #include "engine/budget.h"
 #include "engine/cost_table.h"
+#include "engine/round_observer.h"
 #include "engine/sequence.h"
 #include "model/target.h"
 #include "verify/accept.h"
@@ -30,8 +31,9 @@ struct EngineOptions {
   // static threshold); with `threshold_cumulative` the product of confidences up to it.
   float threshold = 0;
   bool threshold_cumulative = false;
-  bool follow_costs = true;   // the cost table follows what steps really take
-  bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
+  bool follow_costs = true;           // the cost table follows what steps really take
+  bool accept_blocks = true;          // sampled drafts: block verification; false: token-wise rejection
+  RoundObserver* observer = nullptr;  // is told of every round; outlives the engine
 
   // Lengths by cost: the cost table is needed, and drafters that do not pay are parked.
   bool Adaptive() const { return fixed_draft < 0 && !(threshold > 0); }
