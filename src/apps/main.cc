@@ -60,6 +60,8 @@ int main(int argc, char** argv) {
   add("bench", "Measure decode, verify and prefill speed", dspark::AddBench);
   add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
   add("convert", "Write a drafter in another form", dspark::AddConvert);
+  add("eval", "Measure drafters on prompt sets, with a report", dspark::AddEval);
+  add("calibrate", "Teach a drafter how sure it may be", dspark::AddCalibrate);
   add("pull", "Get the default model", dspark::AddPull);
 
   try {

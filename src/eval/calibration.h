@@ -20,6 +20,7 @@ struct ConfidenceRound {
   std::vector<float> logits;  // z, before any temperature; at least `verified` of them
   int verified = 0;           // drafts with a label
   int accepted = 0;           // of these, how many of the first were kept
+  int committed = 0;          // tokens that came out of the round; of use to threshold sweeps only
 };
 
 struct ReliabilityPoint {

@@ -87,7 +87,7 @@ TEST_F(GoldenCalibration, TinySetWithUndefinedFigures) {
   for (size_t r = 0; r < tiny["logits"].size(); ++r) {
     const auto prefix = tiny["accept_prefix"][r].get<std::vector<int>>();
     rounds.push_back({tiny["logits"][r].get<std::vector<float>>(), tiny["effective_len"][r].get<int>(),
-                      prefix[0] + prefix[1]});
+                      prefix[0] + prefix[1], 0});
   }
   ExpectRow(MeasureCalibration(rounds, 7), tiny["row"], tiny["summary"]);
 }
@@ -133,7 +133,8 @@ TEST(FitTemperatures, FewRoundsKeepOne) {
 
 // Perfectly believed rounds: no temperature is better than none.
 TEST(FitTemperatures, NearestToOneAmongEqualOnes) {
-  const std::vector<ConfidenceRound> rounds(100, {.logits = {0.0f}, .verified = 1, .accepted = 1});
+  const std::vector<ConfidenceRound> rounds(100,
+                                            {.logits = {0.0f}, .verified = 1, .accepted = 1, .committed = 2});
   EXPECT_EQ(FitTemperatures(rounds, 1), (std::vector<float>{1}));  // σ(0 / T) is ½ for every T
 }
 
