@@ -14,12 +14,12 @@ namespace {
 constexpr char kStyleSheet[] =
     R"(:root{--ink:#1b1f24;--soft:#6b7280;--rule:#e2e5ea;--page:#ffffff;--mark:#eef4fb;--bad:#b3261e}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#9aa3ad;--rule:#333a42;--page:#15181c;--mark:#1e2a36;--bad:#ff8a80}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1080px;margin:2em auto;padding:0 1.2em}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1120px;margin:2em auto;padding:0 1.2em}
 h1{font-size:1.6em;margin-bottom:.2em}h2{font-size:1.2em;margin-top:2.2em}h3{font-size:1em;margin:1.2em 0 .3em}
 .caption,dt,.note{color:var(--soft)}.bad{color:var(--bad);font-weight:600}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6em 0}
-th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
-th{color:var(--soft);font-weight:600}th:first-child,td:first-child{text-align:left}
+th,td{font-size:13px;padding:.25em .5em;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
+th{color:var(--soft);font-weight:600}.t{text-align:left}summary{cursor:pointer;color:var(--soft)}
 td.best{background:var(--mark);font-weight:600}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em;margin:.8em 0}dd{margin:0}
 .charts{display:flex;flex-wrap:wrap;gap:10px}.charts svg{max-width:100%;height:auto}
@@ -28,7 +28,13 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em;margin:.8em 0
 )";
 
 // Names and texts come from users and files.
-std::string Cell(const std::string& text) { return fmt::format("<td>{}</td>", EscapeXml(text)); }
+std::string TextCell(const std::string& text) {
+  return fmt::format("<td class=\"t\">{}</td>", EscapeXml(text));
+}
+std::string TextHead(const std::string& text) {
+  return fmt::format("<th class=\"t\">{}</th>", EscapeXml(text));
+}
+std::string Cell(const std::string& number) { return fmt::format("<td>{}</td>", number); }
 std::string Head(const std::string& text) { return fmt::format("<th>{}</th>", EscapeXml(text)); }
 
 std::string Number(double value, int digits) {
@@ -70,7 +76,7 @@ std::vector<Figures> FiguresOfAll(const DrafterResult& drafter) {
 // Drafters in rows, suites in columns and their mean behind them; the best of each column marked.
 std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits, const char* unit) {
   if (r.drafters.empty()) return "";
-  std::string html = "<div class=\"wide\"><table><thead><tr>" + Head("drafter");
+  std::string html = "<div class=\"wide\"><table><thead><tr>" + TextHead("drafter");
   for (const SuiteResult& suite : r.drafters.front().suites) html += Head(suite.suite);
   html += Head("mean") + "</tr></thead><tbody>";
   std::vector<std::vector<double>> rows;
@@ -85,7 +91,7 @@ std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits
     return std::ranges::none_of(rows, [&](const auto& row) { return row[column] > rows[d][column]; });
   };
   for (size_t d = 0; d < rows.size(); ++d) {
-    html += "<tr>" + Cell(r.drafters[d].name);
+    html += "<tr>" + TextCell(r.drafters[d].name);
     for (size_t column = 0; column < rows[d].size(); ++column) {
       const std::string number = Number(rows[d][column], digits);
       html += fmt::format("<td{}>{}{}</td>", is_best(d, column) ? " class=\"best\"" : "", number,
@@ -97,15 +103,16 @@ std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits
 }
 
 std::string SpeedTable(const EvalResults& r) {
-  std::string html = "<div class=\"wide\"><table><thead><tr>";
-  for (const char* head : {"drafter", "suite", "prompts", "answers", "speed-up", "median", "plain tok/s",
-                           "tok/s", "τ served", "verify rate served", "verify rate", "drafts a round"})
+  std::string html = "<details><summary>Suite by suite</summary><div class=\"wide\"><table><thead><tr>" +
+                     TextHead("drafter") + TextHead("suite");
+  for (const char* head : {"prompts", "answers", "speed-up", "median", "plain tok/s", "tok/s", "τ served",
+                           "verify rate served", "verify rate", "drafts a round"})
     html += Head(head);
   html += "</tr></thead><tbody>";
   for (const DrafterResult& drafter : r.drafters) {
     for (const SuiteResult& suite : drafter.suites) {
       const Figures f = FiguresOf(suite);
-      html += "<tr>" + Cell(drafter.name) + Cell(suite.suite) + Cell(std::to_string(suite.prompts)) +
+      html += "<tr>" + TextCell(drafter.name) + TextCell(suite.suite) + Cell(std::to_string(suite.prompts)) +
               Cell(std::to_string(suite.answers)) + Cell(Number(f.speedup, 2) + "×") +
               Cell(Number(f.median_speedup, 2) + "×") + Cell(Number(f.plain_tok_per_s, 1)) +
               Cell(Number(f.spec_tok_per_s, 1)) + Cell(Number(f.served_tau, 2)) +
@@ -113,22 +120,22 @@ std::string SpeedTable(const EvalResults& r) {
               Cell(Number(f.drafts_per_round, 2)) + "</tr>";
     }
   }
-  return html + "</tbody></table></div>\n";
+  return html + "</tbody></table></div></details>\n";
 }
 
 std::string DrafterTable(const EvalResults& r) {
   std::string html = "<div class=\"wide\"><table><thead><tr>";
   for (const char* head : {"drafter", "kind", "layers", "drafts a round at most", "confidence head", "from"})
-    html += Head(head);
+    html += TextHead(head);
   html += "</tr></thead><tbody>";
   for (const DrafterResult& drafter : r.drafters) {
     const DrafterTraits& t = drafter.traits;
-    html += "<tr>" + Cell(drafter.name) + Cell(t.kind) + Cell(t.layers ? std::to_string(t.layers) : "–") +
-            Cell(std::to_string(t.block)) +
-            Cell(!t.confidence            ? "no"
-                 : t.temperatures.empty() ? "not calibrated"
-                                          : "calibrated") +
-            Cell(drafter.path) + "</tr>";
+    html += "<tr>" + TextCell(drafter.name) + TextCell(t.kind) +
+            TextCell(t.layers ? std::to_string(t.layers) : "–") + TextCell(std::to_string(t.block)) +
+            TextCell(!t.confidence            ? "no"
+                     : t.temperatures.empty() ? "not calibrated"
+                                              : "calibrated") +
+            TextCell(drafter.path) + "</tr>";
   }
   return html + "</tbody></table></div>\n";
 }

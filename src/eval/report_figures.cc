@@ -84,7 +84,7 @@ std::string FamilyFigure(const std::vector<Family>& families, std::string_view h
     }
   }
   chart.x = {x_label, low, high, WholeTicks(int(low), int(high))};
-  chart.y = AxisFromZero("τ", most);
+  chart.y = AxisFromZero("tokens per round", most);
   return Section(heading, caption, Legend(names) + Charts(RenderChart(chart)));
 }
 
@@ -209,7 +209,9 @@ std::string ConditionalFigure(const EvalResults& results) {
     LineChart chart{.title = domain,
                     .x = {"position", 1, double(positions), WholeTicks(1, int(positions))},
                     .y = {"kept, given all before", 0, 1, kTenths},
-                    .series = {}};
+                    .series = {},
+                    .width = 350,
+                    .height = 240};
     for (size_t d = 0; d < results.drafters.size(); ++d) {
       ChartSeries& series = chart.series.emplace_back();
       series.style = int(d);
