@@ -27,8 +27,7 @@ class CliEval : public Cli {
               "\"in a tin\"}]}\n");
   }
   Outcome Eval(std::vector<std::string> more) {
-    std::vector<std::string> arguments{"eval", "-m", target_, "-n", "24", "--isa", "avx2"};
-    if (!IsaSupported(Isa::kAvx2)) arguments.back() = "reference";
+    std::vector<std::string> arguments{"eval", "-m", target_, "-n", "24", "-t", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return Run(arguments);
   }
@@ -90,7 +89,7 @@ TEST_F(CliEval, PoliciesConcurrencyAndTemperature) {
 TEST_F(CliEval, CalibrateStoresTemperaturesThatEvalShows) {
   std::vector<std::string> arguments{
       "calibrate", "-m", target_,  "-md",           dspark_, "--in", Path("suites/gsm8k.jsonl"),
-      "-n",        "48", "--json", "--concurrency", "2"};
+      "-n",        "48", "--json", "--concurrency", "2",     "-t",   "1"};
   const std::string before = ReadFile(dspark_ + "/config.json");
   arguments.push_back("--dry-run");
   ASSERT_EQ(Run(arguments).exit_code, 0);
