@@ -21,7 +21,9 @@ using Command = std::function<Result<int>()>;
 
 Command AddRun(CLI::App& app);
 Command AddBench(CLI::App& app);
+Command AddCalibrate(CLI::App& app);
 Command AddConvert(CLI::App& app);
+Command AddEval(CLI::App& app);
 Command AddInfo(CLI::App& app);
 Command AddPrepare(CLI::App& app);
 Command AddPull(CLI::App& app);

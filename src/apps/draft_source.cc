@@ -52,15 +52,14 @@ Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::
   return format;
 }
 
-void AddDraftFlags(CLI::App& app, DraftOptions* options) {
-  app.add_option("--draft", options->draft,
-                 "Drafter: a file or directory, auto, lookup (prompt lookup) or none [auto]; also -md");
+void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options) {
   app.add_option(
       "--draft-weights", options->weights,
       "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
       "copy of the head");
-  app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
-  app.add_flag("--no-lookup", options->no_lookup, "The drafter alone, without prompt lookup beside it");
+}
+
+void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
   CLI::Option* policy = app.add_option(
       "--policy", options->policy,
       "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by the "
@@ -69,6 +68,15 @@ void AddDraftFlags(CLI::App& app, DraftOptions* options) {
       ->check(CLI::Range(0, kLongestDraft))
       ->excludes(policy);
   app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]");
+}
+
+void AddDraftFlags(CLI::App& app, DraftOptions* options) {
+  app.add_option("--draft", options->draft,
+                 "Drafter: a file or directory, auto, lookup (prompt lookup) or none [auto]; also -md");
+  AddDraftWeightsFlag(app, options);
+  app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
+  app.add_flag("--no-lookup", options->no_lookup, "The drafter alone, without prompt lookup beside it");
+  AddPolicyFlags(app, options);
 }
 
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {

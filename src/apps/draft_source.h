@@ -26,6 +26,9 @@ struct DraftOptions {
 
 // Adds -md, --policy and their friends.
 void AddDraftFlags(CLI::App& app, DraftOptions* options);
+// Of these, --draft-weights alone; and --policy, --draft-max and --accept.
+void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options);
+void AddPolicyFlags(CLI::App& app, DraftOptions* options);
 
 // A value of --weights or --draft-weights; nothing where the flag was not given. Error: an unknown name.
 Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name);

@@ -34,6 +34,7 @@ std::string Heads(const DrafterConfig& c) {
   }
   if (c.confidence)
     heads += c.confidence_with_markov ? ", confidence head" : ", confidence head (no Markov input)";
+  if (!c.confidence_temperatures.empty()) heads += ", calibrated";
   return heads;
 }
 
@@ -46,6 +47,12 @@ std::string Ends(const DrafterConfig& c) {
 }
 
 }  // namespace
+
+std::string DrafterKindText(const DrafterConfig& c) {
+  std::string kind(KindName(c));
+  if (c.markov != MarkovHead::kNone) kind += fmt::format(" ({})", MarkovName(c.markov));
+  return kind;
+}
 
 std::string DescribeDrafter(const DrafterFiles& drafter) {
   const DrafterConfig& c = drafter.config;
@@ -84,6 +91,7 @@ nlohmann::json DrafterToJson(const DrafterFiles& drafter) {
           {"markov", MarkovName(c.markov)},
           {"markov_rank", c.markov_rank},
           {"confidence", c.confidence},
+          {"confidence_temperatures", c.confidence_temperatures},
           {"own_embedding", c.own_embedding},
           {"own_head", c.own_head},
           {"target", {{"d_model", c.target_width}, {"vocab", c.target_vocab}, {"layers", c.target_layers}}},

@@ -14,4 +14,7 @@ std::string DescribeDrafter(const DrafterFiles& drafter);
 // The same as an object.
 nlohmann::json DrafterToJson(const DrafterFiles& drafter);
 
+// What it is in a word or two: "DSpark (gated)", "DFlash", "Eagle3", "MTP".
+std::string DrafterKindText(const DrafterConfig& config);
+
 }  // namespace dspark

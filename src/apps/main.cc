@@ -61,6 +61,8 @@ int main(int argc, char** argv) {
   add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
   add("convert", "Write a drafter in another form", dspark::AddConvert);
   add("prepare", "Make training data: split, regenerate, cache", dspark::AddPrepare);
+  add("eval", "Measure drafters on prompt sets, with a report", dspark::AddEval);
+  add("calibrate", "Teach a drafter how sure it may be", dspark::AddCalibrate);
   add("pull", "Get the default model", dspark::AddPull);
 
   try {

@@ -28,15 +28,6 @@ std::string CostPath(const std::string& model, const Session& session) {
                      session.pool->threads(), wide ? "-kv32" : "");
 }
 
-// From session.cost_path, else measured and kept there.
-CostTable Costs(Session& session) {
-  if (auto cached = LoadCosts(session.cost_path)) return std::move(cached).value();
-  CostTable costs = MeasureCosts(*session.target, *session.blocks);
-  // A cache that cannot be written only means measuring again next time.
-  if (auto saved = SaveCosts(session.cost_path, costs); !saved) return costs;
-  return costs;
-}
-
 }  // namespace
 
 void AddSessionFlags(CLI::App& app, SessionOptions* options) {
@@ -92,6 +83,15 @@ Session::~Session() {
   }
 }
 
+CostTable SessionCosts(Session& session) {
+  session.cost_path = CostPath(session.model_path, session);
+  if (auto cached = LoadCosts(session.cost_path)) return std::move(cached).value();
+  CostTable costs = MeasureCosts(*session.target, *session.blocks);
+  // A cache that cannot be written only means measuring again next time.
+  if (auto saved = SaveCosts(session.cost_path, costs); !saved) return costs;
+  return costs;
+}
+
 Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   const double start = NowMs();
   auto session = std::make_unique<Session>();
@@ -103,9 +103,9 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(session->files.config, options.context));
-  limits.max_logit_rows = std::max(64, options.sequences);
+  limits.max_logit_rows = std::max(options.logit_rows, options.sequences);
   DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, session->files.config));
-  limits.max_taps = source.taps();
+  limits.max_taps = std::max(source.taps(), options.taps);
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   engine.pool = session->pool.get();
   DSPARK_RETURN_IF_ERROR(CheckMemory(session->files, limits, options.sequences, session->pool->threads(),
@@ -117,10 +117,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   session->blocks =
       std::make_unique<BlockPool>(layout, layout.BlocksFor(limits.max_context) * options.sequences);
   CostTable costs;
-  if (session->drafter && engine.Adaptive()) {
-    session->cost_path = CostPath(session->model_path, *session);
-    costs = Costs(*session);
-  }
+  if (session->drafter && engine.Adaptive()) costs = SessionCosts(*session);
   session->engine = std::make_unique<Engine>(*session->target, *session->blocks, session->drafter.get(),
                                              session->files.tokenizer.get(), std::move(costs), engine);
   session->load_ms = NowMs() - start;

@@ -24,6 +24,8 @@ struct SessionOptions {
   std::string kv = "f16";  // what K and V are kept in: f16 or f32
   std::string weights;     // f32, bf16, int8 or int4; empty: as in the file
   int sequences = 1;       // decoding at once
+  int taps = 0;            // layers that can be tapped at least, for drafters made later
+  int logit_rows = 64;     // rows with logits of one pass, at least
 };
 
 // Adds -m, -c, -t and their friends. AddDraftFlags adds -md and its.
@@ -44,6 +46,10 @@ struct Session {
   std::string cost_path;  // where the cost table is kept; empty when none is in use
   double load_ms = 0;
 };
+
+// What passes cost with this session's model on this machine: from the user's cache, else measured and kept
+// there.
+CostTable SessionCosts(Session& session);
 
 // The path that -m means: a file or directory, else a model that `dspark pull` gets, by its name; empty: the
 // default model. Error: there is no such file, or the model is not pulled yet.

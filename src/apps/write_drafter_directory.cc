@@ -76,6 +76,7 @@ Json ConfigJson(const DrafterConfig& c, TensorType type) {
     if (c.markov != MarkovHead::kNone) json["markov_head_type"] = MarkovName(c.markov);
     json["enable_confidence_head"] = c.confidence;
     if (c.confidence) json["confidence_head_with_markov"] = c.confidence_with_markov;
+    if (!c.confidence_temperatures.empty()) json["confidence_temperatures"] = c.confidence_temperatures;
   }
   if (c.target_layers > 0) json["num_target_layers"] = c.target_layers;
   json.update(BackboneJson(c, type));

@@ -77,6 +77,8 @@ GgufKeys KeysOf(const DrafterFiles& drafter, const DrafterWriteOptions& options)
   } else {
     keys.Bool(a + "sample_from_anchor", c.anchor_first);
     keys.Bool(a + "has_confidence_head", c.confidence);
+    if (!c.confidence_temperatures.empty())
+      keys.F32s(a + "confidence_temperatures", c.confidence_temperatures);
     keys.U32("tokenizer.ggml.mask_token_id", uint32_t(c.mask_token));
   }
   if (!options.tokenizer) return keys;

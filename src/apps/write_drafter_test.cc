@@ -64,6 +64,7 @@ void ExpectSameConfig(const DrafterConfig& a, const DrafterConfig& b) {
   EXPECT_EQ(a.markov_rank, b.markov_rank);
   EXPECT_EQ(a.confidence, b.confidence);
   EXPECT_EQ(a.confidence_with_markov, b.confidence_with_markov);
+  EXPECT_EQ(a.confidence_temperatures, b.confidence_temperatures);
   EXPECT_EQ(a.norm_before_residual, b.norm_before_residual);
   EXPECT_EQ(a.draft_to_target, b.draft_to_target);
   EXPECT_EQ(a.backbone.layers, b.backbone.layers);
@@ -85,7 +86,10 @@ void ExpectSameTensors(const DrafterFiles& a, const DrafterFiles& b) {
 
 TEST_F(WriteDrafterTest, DirectoryToGgufAndBack) {
   for (const MarkovHead head : {MarkovHead::kVanilla, MarkovHead::kGated, MarkovHead::kRnn}) {
-    const DrafterFiles source = Made(test::DeepSpecDirectory(DrafterKind::kBlock, head));
+    DrafterDirectory calibrated = test::DeepSpecDirectory(DrafterKind::kBlock, head);
+    calibrated.config["confidence_temperatures"] = {1.5, 0.7, 1, 1.25, 2};
+    const DrafterFiles source = Made(calibrated);
+    ASSERT_EQ(source.config.confidence_temperatures, (std::vector<float>{1.5f, 0.7f, 1, 1.25f, 2}));
     const DrafterFiles gguf = Again(source, "x.gguf", {.with_embedding = true, .with_head = true});
     EXPECT_EQ(gguf.config.form, "GGUF dflash");
     ExpectSameConfig(source.config, gguf.config);

@@ -326,7 +326,7 @@ void BlockDrafter::DecideSlot(Isa isa, int index, int slot) {
   Proposal& proposal = *draft.request->proposal;
   const int row = draft.first + slot;
   const float* g = HasMarkov() ? markov_.factor(index) : nullptr;
-  if (!weights_.confidence.empty()) proposal.confidence.push_back(Confidence(isa, index, row));
+  if (!weights_.confidence.empty()) proposal.confidence.push_back(Confidence(isa, index, slot));
   if (!draft.greedy) {
     draft.previous = DrawSampled(isa, draft, row, g);
     return;
@@ -355,12 +355,13 @@ int32_t BlockDrafter::DrawSampled(Isa isa, const Draft& draft, int row, const fl
   return draft.request->sampler->Draw(ids, logits, draft.request->proposal);
 }
 
-// c = σ(w · [h ; e] + b), of §2.7.
-float BlockDrafter::Confidence(Isa isa, int index, int row) const {
-  const int d = config_.backbone.d_model;
+// c = σ((w · [h ; e] + b) / T), of §2.7 and §10.
+float BlockDrafter::Confidence(Isa isa, int index, int slot) const {
+  const int d = config_.backbone.d_model, row = drafts_[size_t(index)].first + slot;
   const float* w = weights_.confidence.data();
   float logit = Dot(isa, w, head_input_.Row(row), d) + weights_.confidence_offset[0];
   if (config_.confidence_with_markov) logit += Dot(isa, w + d, markov_.embedding(index), markov_.rank());
+  if (!config_.confidence_temperatures.empty()) logit /= config_.confidence_temperatures[size_t(slot)];
   return 1 / (1 + std::exp(-logit));
 }
 

@@ -91,7 +91,7 @@ class BlockDrafter : public Drafter {
   void Chain(Worker& worker);
   void DecideSlot(Isa isa, int index, int slot);
   int32_t DrawSampled(Isa isa, const Draft& draft, int row, const float* g);
-  float Confidence(Isa isa, int index, int row) const;
+  float Confidence(Isa isa, int index, int slot) const;
 
   bool HasMarkov() const { return weights_.markov.kind != MarkovHead::kNone; }
   int CandidatesOf(const Draft& draft) const;

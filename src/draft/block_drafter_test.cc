@@ -232,6 +232,24 @@ TEST_P(BlockDrafterTest, RoundsDoNotChangeAProposal) {
   follower.drafter->End(1);
 }
 
+TEST(BlockDrafterConfidence, IsTheSigmoidOfTheLogitOverItsTemperature) {
+  RigOptions options;
+  Rig plain(options);
+  options.config.confidence_temperatures = {2, 0.5f, 1, 1.5f, 3, 0.25f, 4};
+  Rig calibrated(options);
+  for (Rig* rig : {&plain, &calibrated}) rig->Start(1, 20);
+  const Proposal raw = plain.Propose(1), scaled = calibrated.Propose(1);
+  EXPECT_EQ(raw.tokens, scaled.tokens);
+  ASSERT_EQ(scaled.confidence.size(), size_t(kSlots));
+  for (size_t k = 0; k < scaled.confidence.size(); ++k) {
+    const double c = double(raw.confidence[k]), z = std::log(c / (1 - c));
+    EXPECT_NEAR(scaled.confidence[k],
+                1 / (1 + std::exp(-z / double(options.config.confidence_temperatures[k]))), 1e-5);
+  }
+  EXPECT_NE(raw.confidence[0], scaled.confidence[0]);
+  EXPECT_EQ(raw.confidence[2], scaled.confidence[2]);  // of temperature 1: the same bits
+}
+
 TEST(BlockDrafterShapes, ChunksDoNotChangeAProposal) {
   Rig whole, chunks;
   whole.Start(3, 120);

@@ -15,6 +15,7 @@
 #include "draft/drafter.h"
 #include "engine/budget.h"
 #include "engine/cost_table.h"
+#include "engine/round_observer.h"
 #include "engine/sequence.h"
 #include "model/target.h"
 #include "verify/accept.h"
@@ -33,6 +34,7 @@ struct EngineOptions {
   bool follow_costs = true;    // the cost table follows what steps really take
   bool accept_blocks = true;   // sampled drafts: block verification; false: token-wise rejection
   ThreadPool* pool = nullptr;  // verifies the sequences of a step side by side; none: one after the other
+  RoundObserver* observer = nullptr;  // is told of every round; outlives the engine
 
   // Lengths by cost: the cost table is needed, and drafters that do not pay are parked.
   bool Adaptive() const { return fixed_draft < 0 && !(threshold > 0); }

@@ -110,6 +110,7 @@ void Engine::Trim() {
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
     if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);
+    if (options_.observer) sequence.proposed_confidence = sequence.proposal.confidence;
   }
   if (options_.Adaptive()) return TrimByCost();
   int room = ShapeOfStep().room;

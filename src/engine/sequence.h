@@ -46,7 +46,8 @@ struct Sequence {
   KvTable kv;
   std::optional<TokenHistory> history;  // only where penalties need it
   ReplyText text;
-  Proposal proposal;  // of the present step
+  Proposal proposal;                       // of the present step
+  std::vector<float> proposed_confidence;  // the proposal's before it was trimmed; kept for an observer only
   RequestSampler sampler;
   AcceptanceEstimate acceptance;
   DraftBackoff backoff;        // of running the drafter

@@ -248,6 +248,13 @@ void Engine::RecordStats(const Slot& slot, int committed) {
   stats.draft_ms += draft_ms_;
   stats.verify_ms += verify_ms_;
   stats.decode_ms += NowMs() - step_start_ms_;
+  if (options_.observer) {
+    options_.observer->OnRound({.sequence = slot.sequence->id,
+                                .drafted = committed > kept ? verified : kept,
+                                .accepted = kept,
+                                .committed = committed,
+                                .confidence = slot.sequence->proposed_confidence});
+  }
 }
 
 }  // namespace dspark

@@ -49,6 +49,8 @@ struct DrafterConfig {
   MarkovHead markov = MarkovHead::kNone;
   int markov_rank = 0;
   bool confidence = false, confidence_with_markov = false;
+  // T_k of draft k: c_k = σ(z_k / T_k), which `dspark calibrate` finds (drafters.md §10). [max_drafts()]
+  std::vector<float> confidence_temperatures;    // empty: all 1
   bool own_embedding = false, own_head = false;  // false: the target's
   bool head_norm = true;                         // Eagle3: the head reads RMS(y; output_norm)
   bool norm_before_residual = false;             // Eagle3: y = RMS(g; attn_norm_2) + Attn(u), not g + Attn(u)

@@ -292,6 +292,18 @@ TEST(DrafterForms, BrokenDspark) {
         "1048576 layers but only"},
        {"windows", [](auto* d) { d->config["use_sliding_window"] = true; },
         "windowed attention is not supported"},
+       {"temperatures of another block",
+        [](auto* d) {
+          d->config["confidence_temperatures"] = {1, 2};
+        },
+        "2 confidence_temperatures, expected 5 numbers above 0"},
+       {"a temperature of 0",
+        [](auto* d) {
+          d->config["confidence_temperatures"] = {1, 1, 0, 1, 1};
+        },
+        "expected 5 numbers above 0"},
+       {"temperatures that are no numbers", [](auto* d) { d->config["confidence_temperatures"] = "hot"; },
+        "expected a list of numbers"},
        {"a huge rank", [](auto* d) { d->config["markov_rank"] = 1 << 30; }, "the Markov rank is"}});
 }
 

@@ -89,6 +89,13 @@ void FindHeads(const Gguf& gguf, DrafterConfig* c) {
   c->confidence_with_markov = confidence && confidence->shape.back() != c->backbone.d_model;
 }
 
+Status ReadTemperatures(const Gguf& gguf, DrafterConfig* c) {
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<double> temperatures,
+                          gguf.GetOr<std::vector<double>>(Key(*c, "confidence_temperatures"), {}));
+  c->confidence_temperatures.assign(temperatures.begin(), temperatures.end());
+  return {};
+}
+
 // llama.cpp's `dflash`, and `dspark` as forks write it: target_layers are inputs, target_layer_ids outputs.
 Status ReadDflash(const Gguf& gguf, DrafterConfig* c) {
   DSPARK_RETURN_IF_ERROR(ReadCommon(gguf, c));
@@ -98,6 +105,7 @@ Status ReadDflash(const Gguf& gguf, DrafterConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(c->block_size, GgufSize(gguf, Key(*c, "block_size")));
   DSPARK_ASSIGN_OR_RETURN(c->anchor_first, gguf.GetOr<bool>(Key(*c, "sample_from_anchor"), true));
   FindHeads(gguf, c);
+  DSPARK_RETURN_IF_ERROR(ReadTemperatures(gguf, c));
   return ReadMaskToken(gguf, Key(*c, "mask_token_id"), c);
 }
 

@@ -46,6 +46,7 @@ Status ReadHeads(const JsonSection& config, DrafterConfig* c) {
   DSPARK_ASSIGN_OR_RETURN(c->confidence, config.Flag("enable_confidence_head", false));
   if (!c->confidence) return {};
   DSPARK_ASSIGN_OR_RETURN(c->confidence_with_markov, config.Flag("confidence_head_with_markov", false));
+  DSPARK_ASSIGN_OR_RETURN(c->confidence_temperatures, config.Reals("confidence_temperatures"));
   return {};
 }
 

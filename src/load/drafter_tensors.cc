@@ -1,6 +1,7 @@
 #include "load/drafter_tensors.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "load/hf_weights.h"
@@ -89,6 +90,19 @@ Status CheckTaps(const DrafterConfig& c, const std::string& path) {
   return {};
 }
 
+Status CheckTemperatures(const DrafterConfig& c, const std::string& path) {
+  const auto& temperatures = c.confidence_temperatures;
+  const auto good = [](float t) { return t > 0 && std::isfinite(t); };
+  const size_t expected = c.confidence ? size_t(c.max_drafts()) : 0;
+  if (temperatures.empty() || (temperatures.size() == expected && std::ranges::all_of(temperatures, good))) {
+    return {};
+  }
+  return MakeError(
+      "{}: {} confidence_temperatures, expected {} numbers above 0, one for each draft that the confidence "
+      "head judges; take the key out, or calibrate again",
+      path, temperatures.size(), expected);
+}
+
 Status CheckBlock(const DrafterConfig& c, const std::string& path) {
   if (c.block_size < 1 || c.block_size > kMaxBlock || c.max_drafts() < 1) {
     return MakeError("{}: the block size is {}, expected {} to {}; the file is damaged", path, c.block_size,
@@ -106,7 +120,7 @@ Status CheckBlock(const DrafterConfig& c, const std::string& path) {
     return MakeError("{}: the confidence head reads the Markov head's embedding, but there is no Markov head",
                      path);
   }
-  return {};
+  return CheckTemperatures(c, path);
 }
 
 void AddBlockShapes(const DrafterConfig& c, TensorShapes* shapes) {

@@ -84,6 +84,20 @@ Result<std::vector<int>> JsonSection::Numbers(const char* key) const {
   return numbers;
 }
 
+Result<std::vector<float>> JsonSection::Reals(const char* key) const {
+  const Json* value = Find(key);
+  std::vector<float> numbers;
+  if (!value) return numbers;
+  if (!value->is_array()) return Wrong(key, "a list of numbers");
+  for (const Json& item : *value) {
+    if (!item.is_number() || std::fabs(item.get<double>()) > std::numeric_limits<float>::max()) {
+      return Wrong(key, "a list of numbers");
+    }
+    numbers.push_back(item.get<float>());
+  }
+  return numbers;
+}
+
 Result<JsonSection> JsonSection::Object(const char* key) const {
   const Json* value = Find(key);
   if (!value || !value->is_object()) return Wrong(key, "an object");

@@ -29,6 +29,8 @@ struct JsonSection {
   Result<std::vector<int32_t>> TokenIds(const char* key) const;
   // A list of whole numbers, negative ones too; empty when the key is missing.
   Result<std::vector<int>> Numbers(const char* key) const;
+  // A list of finite numbers; empty when the key is missing.
+  Result<std::vector<float>> Reals(const char* key) const;
   // The object under a key, which must be there.
   Result<JsonSection> Object(const char* key) const;
 };

@@ -53,19 +53,24 @@ void GgufKeys::String(std::string_view key, std::string_view value) {
   AppendText(&bytes_, value);
 }
 
-void GgufKeys::I32s(std::string_view key, std::span<const int32_t> values) {
+void GgufKeys::BeginArray(std::string_view key, GgufType type, uint64_t count) {
   Begin(key, GgufType::kArray);
-  Append(&bytes_, GgufType::kI32);
-  Append<uint64_t>(&bytes_, values.size());
+  Append(&bytes_, type);
+  Append(&bytes_, count);
+}
+
+void GgufKeys::I32s(std::string_view key, std::span<const int32_t> values) {
+  BeginArray(key, GgufType::kI32, values.size());
   for (const int32_t value : values) Append(&bytes_, value);
 }
 
+void GgufKeys::F32s(std::string_view key, std::span<const float> values) {
+  BeginArray(key, GgufType::kF32, values.size());
+  for (const float value : values) Append(&bytes_, value);
+}
+
 void GgufKeys::Copy(std::string_view key, const GgufValue& value) {
-  Begin(key, value.is_array ? GgufType::kArray : value.type);
-  if (value.is_array) {
-    Append(&bytes_, value.type);
-    Append(&bytes_, value.count);
-  }
+  value.is_array ? BeginArray(key, value.type, value.count) : Begin(key, value.type);
   for (const std::string_view text : value.strings) AppendText(&bytes_, text);
   bytes_.append(reinterpret_cast<const char*>(value.bytes.data()), value.bytes.size());
 }

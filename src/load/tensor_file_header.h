@@ -29,6 +29,7 @@ class GgufKeys {
   void Bool(std::string_view key, bool value);
   void String(std::string_view key, std::string_view value);
   void I32s(std::string_view key, std::span<const int32_t> values);
+  void F32s(std::string_view key, std::span<const float> values);
   // A value of another file, as it is there.
   void Copy(std::string_view key, const GgufValue& value);
 
@@ -37,6 +38,7 @@ class GgufKeys {
 
  private:
   void Begin(std::string_view key, GgufType type);
+  void BeginArray(std::string_view key, GgufType type, uint64_t count);
 
   std::string bytes_;
   uint64_t count_ = 0;

@@ -1,0 +1,142 @@
+// dspark eval: drafters against plain decoding on prompt sets.
+#include <CLI/CLI.hpp>
+#include <cmath>
+
+#include "apps/bandwidth.h"
+#include "apps/commands.h"
+#include "apps/eval_session.h"
+#include "apps/flags.h"
+#include "apps/output.h"
+#include "core/atomic_file.h"
+#include "eval/report.h"
+
+namespace dspark {
+namespace {
+
+struct EvalOptions {
+  EvalSessionOptions session;
+  std::vector<std::string> suites;
+  std::string suites_dir, json, html;
+};
+
+Result<std::vector<Suite>> ReadSuites(const EvalOptions& options) {
+  std::vector<std::string> files = options.suites;
+  if (!options.suites_dir.empty()) {
+    DSPARK_ASSIGN_OR_RETURN(const std::vector<std::string> more, SuiteFiles(options.suites_dir));
+    files.insert(files.end(), more.begin(), more.end());
+  }
+  if (files.empty()) return MakeError("no prompts to measure on; give --suite FILE or --suites DIR");
+  std::vector<Suite> suites;
+  for (const std::string& file : files) {
+    DSPARK_ASSIGN_OR_RETURN(Suite suite, ReadSuite(file, {.max_prompts = options.session.max_prompts,
+                                                          .max_turns = options.session.max_turns,
+                                                          .seed = options.session.rollout.seed}));
+    suites.push_back(std::move(suite));
+  }
+  return suites;
+}
+
+EvalResults Describe(const EvalOptions& options, const EvalSession& eval) {
+  const Session& session = *eval.session;
+  const DraftOptions& draft = options.session.session.draft;
+  EvalResults results{
+      .model = session.files.config.name.empty() ? session.model_path : session.files.config.name,
+      .machine =
+          fmt::format("{}, {}, {} threads", CpuName(), IsaName(session.pool->isa()), session.pool->threads()),
+      .policy = draft.draft_max >= 0 ? fmt::format("fixed:{}", draft.draft_max) : draft.policy,
+      .temperature = double(options.session.rollout.sampling.temperature),
+      .max_tokens = options.session.rollout.max_tokens,
+      .concurrency = eval.setting->concurrency,
+      .drafters = {}};
+  for (const LoadedDrafter& loaded : eval.drafters)
+    results.drafters.push_back({loaded.name, loaded.path, loaded.candidate.traits, {}});
+  return results;
+}
+
+std::string Cell(double value, int width, int digits) {
+  return std::isfinite(value) ? fmt::format("{:>{}.{}f}", value, width, digits)
+                              : fmt::format("{:>{}}", "-", width);
+}
+
+void PrintRow(const std::string& drafter, const std::string& suite, const Figures& f) {
+  PrintOutput("{:<16} {:<14} {} {} {} {} {} {} {} {}\n", drafter, suite, Cell(f.tau, 6, 2),
+              Cell(f.verify_rate, 6, 2), Cell(f.drafts_per_round, 6, 2), Cell(f.served_tau, 8, 2),
+              Cell(f.plain_tok_per_s, 9, 1), Cell(f.spec_tok_per_s, 9, 1), Cell(f.speedup, 8, 2),
+              Cell(f.median_speedup, 7, 2));
+}
+
+void PrintPositions(const char* what, const std::vector<double>& rates) {
+  PrintOutput("  {:<13}", what);
+  for (const double rate : rates) PrintOutput(" {}", Cell(rate, 5, 2));
+  PrintOutput("\n");
+}
+
+void PrintTables(const EvalResults& results) {
+  PrintOutput("{:<16} {:<14} {:>6} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8} {:>7}\n", "drafter", "suite", "tau",
+              "verify", "drafts", "served", "plain t/s", "spec t/s", "speed-up", "median");
+  for (const DrafterResult& drafter : results.drafters) {
+    std::vector<Figures> all;
+    for (const SuiteResult& suite : drafter.suites) {
+      all.push_back(FiguresOf(suite));
+      PrintRow(drafter.name, suite.suite, all.back());
+    }
+    PrintRow(drafter.name, "mean", MeanFigures(all));
+  }
+  PrintOutput("\nacceptance by position, whole blocks\n");
+  for (const DrafterResult& drafter : results.drafters) {
+    for (const SuiteResult& suite : drafter.suites) {
+      const Figures f = FiguresOf(suite);
+      PrintOutput("{} on {}\n", drafter.name, suite.suite);
+      PrintPositions("unconditional", f.unconditional);
+      PrintPositions("conditional", f.conditional);
+    }
+  }
+}
+
+Status WriteText(const std::string& path, const std::string& text) {
+  if (path.empty()) return {};
+  DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  file.Write(text);
+  return file.Commit();
+}
+
+Result<int> Run(const EvalOptions& options) {
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<Suite> suites, ReadSuites(options));
+  DSPARK_ASSIGN_OR_RETURN(const auto eval, EvalSession::Open(options.session));
+  EvalResults results = Describe(options, *eval);
+  for (const Suite& suite : suites) {
+    DSPARK_ASSIGN_OR_RETURN(std::vector<SuiteResult> found,
+                            EvaluateSuite(*eval->setting, suite, eval->Candidates(),
+                                          [&](int done) { ShowProgress(suite, done); }));
+    for (size_t d = 0; d < found.size(); ++d) results.drafters[d].suites.push_back(std::move(found[d]));
+    // What is done so far is kept: an evaluation may run for hours.
+    DSPARK_RETURN_IF_ERROR(WriteText(options.json, ToJson(results).dump(1) + "\n"));
+    DSPARK_RETURN_IF_ERROR(WriteText(options.html, RenderReport(results)));
+  }
+  PrintTables(results);
+  if (results.temperature > 0) return kExitOk;
+  if (const int different = results.Different(); different > 0) {
+    PrintMessage("dspark: {} greedy answers differ from plain decoding's; this is a bug, please report it\n",
+                 different);
+    return kExitFailed;
+  }
+  PrintOutput("\nall greedy answers are plain decoding's, token for token\n");
+  return kExitOk;
+}
+
+}  // namespace
+
+Command AddEval(CLI::App& app) {
+  auto options = std::make_shared<EvalOptions>();
+  AddEvalSessionFlags(app, &options->session);
+  AddPolicyFlags(app, &options->session.session.draft);
+  app.add_flag("--lookup", options->session.with_lookup, "Prompt lookup beside every trained drafter");
+  AddRepeatedText(app, "--suite", &options->suites,
+                  "Prompts: JSON lines with turns or messages; may be repeated");
+  app.add_option("--suites", options->suites_dir, "A folder of such files, *.jsonl");
+  app.add_option("--json", options->json, "Write all figures to this file");
+  app.add_option("--html", options->html, "Write a report to this file: one page, nothing beside it");
+  return [options] { return Run(*options); };
+}
+
+}  // namespace dspark

@@ -1,0 +1,139 @@
+#include "apps/eval_session.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+
+#include "apps/drafter_info.h"
+#include "apps/flags.h"
+#include "apps/output.h"
+
+namespace dspark {
+namespace {
+
+struct NamedDrafter {
+  std::string name, path;
+};
+
+// NAME=PATH, unless there is a file of just that name. A name that is not given is the path's last part.
+NamedDrafter Named(const std::string& text) {
+  std::error_code ignored;
+  const size_t equals = text.find('=');
+  if (equals != std::string::npos && equals > 0 && !std::filesystem::exists(text, ignored))
+    return {text.substr(0, equals), text.substr(equals + 1)};
+  std::filesystem::path path(text);
+  if (!path.has_filename()) path = path.parent_path();  // "name/"
+  return {path.extension() == ".gguf" ? path.stem().string() : path.filename().string(), text};
+}
+
+DrafterTraits TraitsOf(const DraftSource& source, const Drafter& drafter) {
+  DrafterTraits traits{.kind = "prompt lookup", .block = drafter.max_tokens(), .temperatures = {}};
+  if (!source.files) return traits;
+  const DrafterConfig& c = source.files->config;
+  traits.kind = DrafterKindText(c);
+  traits.layers = c.backbone.layers;
+  traits.confidence = c.confidence;
+  traits.temperatures = c.confidence_temperatures;
+  return traits;
+}
+
+struct OpenedSource {
+  NamedDrafter named;
+  DraftSource source;
+};
+
+Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options, const ModelConfig& target) {
+  std::vector<OpenedSource> sources;
+  for (const std::string& text : options.drafters) {
+    const NamedDrafter named = Named(text);
+    const auto same = [&](const OpenedSource& other) { return other.named.name == named.name; };
+    if (std::ranges::any_of(sources, same))
+      return MakeError("--draft {}: another drafter is called {}; write NAME={}", text, named.name,
+                       named.path);
+    if (named.path == "auto" || named.path == "none")
+      return MakeError("--draft {}: nothing to measure; give a drafter's file or directory, or lookup", text);
+    DraftOptions draft = options.session.draft;
+    draft.draft = named.path;
+    draft.no_lookup = named.path != "lookup" && !options.with_lookup;
+    DSPARK_ASSIGN_OR_RETURN(DraftSource source, ChooseDraftSource(draft, target));
+    if (options.uncalibrated && source.files) source.files->config.confidence_temperatures.clear();
+    sources.push_back({named, std::move(source)});
+  }
+  return sources;
+}
+
+}  // namespace
+
+void AddEvalSessionFlags(CLI::App& app, EvalSessionOptions* options) {
+  AddSessionFlags(app, &options->session);
+  AddRepeatedText(app, "--draft", &options->drafters,
+                  "[NAME=]DRAFTER: a file or directory, or lookup (prompt lookup); may be repeated; also -md")
+      ->required();
+  AddDraftWeightsFlag(app, &options->session.draft);
+  app.add_option("--max-prompts", options->max_prompts,
+                 "Prompts of each file, a fixed subsample [DeepSpec's number for its nine sets, else all]")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--max-turns", options->max_turns, "User turns of each prompt [all]")
+      ->check(CLI::PositiveNumber);
+  app.add_option("-n,--max-tokens", options->rollout.max_tokens, "Longest answer, in tokens [256]")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--temp", options->rollout.sampling.temperature, "Temperature; 0 is greedy [0]")
+      ->check(Within(0, 100));
+  app.add_option("--seed", options->rollout.seed, "Seed of subsamples and of sampled answers [980406]");
+  app.add_option("--concurrency", options->session.sequences, "Prompts run together [1]")
+      ->check(CLI::Range(1, 256));
+}
+
+Result<std::unique_ptr<EvalSession>> EvalSession::Open(const EvalSessionOptions& options) {
+  auto eval = std::make_unique<EvalSession>();
+  // The drafters are opened first: what they tap and draft decides how large passes are.
+  DSPARK_ASSIGN_OR_RETURN(const std::string model, ResolveModel(options.session.model));
+  DSPARK_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(model));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<OpenedSource> sources, OpenSources(options, files.config));
+  SessionOptions plain = options.session;
+  plain.draft.no_spec = true;
+  for (const OpenedSource& opened : sources) {
+    const int block = opened.source.files ? opened.source.files->config.max_drafts() : 15;
+    plain.taps = std::max(plain.taps, opened.source.taps());
+    plain.logit_rows = std::max(plain.logit_rows, plain.sequences * (block + 1));
+  }
+  DSPARK_ASSIGN_OR_RETURN(eval->session, Session::Open(plain));
+  Session& session = *eval->session;
+  DSPARK_ASSIGN_OR_RETURN(const EngineOptions served,
+                          ChooseEngineOptions(options.session.draft, plain.sequences));
+  for (const OpenedSource& opened : sources) {
+    LoadedDrafter& loaded = eval->drafters.emplace_back();
+    loaded.name = opened.named.name;
+    loaded.path = opened.named.path;
+    DSPARK_ASSIGN_OR_RETURN(loaded.drafter,
+                            opened.source.Make(*session.target, *session.pool, plain.sequences));
+    loaded.candidate = {loaded.drafter.get(), TraitsOf(opened.source, *loaded.drafter), served};
+  }
+  auto encoder = ChatEncoder::Make(session.files);
+  if (!encoder) return MakeError("{}: {}", session.model_path, encoder.error().text);
+  eval->setting = std::make_unique<EvalSetting>(
+      EvalSetting{.target = *session.target,
+                  .blocks = *session.blocks,
+                  .tokenizer = session.files.tokenizer.get(),
+                  .encoder = *encoder,
+                  .costs = served.Adaptive() ? SessionCosts(session) : CostTable(),
+                  .rollout = options.rollout,
+                  .concurrency = plain.sequences});
+  return eval;
+}
+
+std::vector<Candidate> EvalSession::Candidates() const {
+  std::vector<Candidate> candidates;
+  for (const LoadedDrafter& loaded : drafters) candidates.push_back(loaded.candidate);
+  return candidates;
+}
+
+void ShowProgress(const Suite& suite, int done) {
+  if (!isatty(STDERR_FILENO)) return;
+  const int all = int(suite.prompts.size());
+  PrintMessage("\r{}: {} of {} prompts{}", suite.name, done, all, done == all ? "\n" : " ");
+}
+
+}  // namespace dspark

@@ -1,0 +1,171 @@
+#include "eval/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "eval/report_figures.h"
+#include "eval/svg.h"
+
+namespace dspark {
+namespace {
+
+constexpr char kStyleSheet[] =
+    R"(:root{--ink:#1b1f24;--soft:#6b7280;--rule:#e2e5ea;--page:#ffffff;--mark:#eef4fb;--bad:#b3261e}
+@media (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#9aa3ad;--rule:#333a42;--page:#15181c;--mark:#1e2a36;--bad:#ff8a80}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1120px;margin:2em auto;padding:0 1.2em}
+h1{font-size:1.6em;margin-bottom:.2em}h2{font-size:1.2em;margin-top:2.2em}h3{font-size:1em;margin:1.2em 0 .3em}
+.caption,dt,.note{color:var(--soft)}.bad{color:var(--bad);font-weight:600}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6em 0}
+th,td{font-size:13px;padding:.25em .5em;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
+th{color:var(--soft);font-weight:600}.t{text-align:left}summary{cursor:pointer;color:var(--soft)}
+td.best{background:var(--mark);font-weight:600}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em;margin:.8em 0}dd{margin:0}
+.charts{display:flex;flex-wrap:wrap;gap:10px}.charts svg{max-width:100%;height:auto}
+.legend{list-style:none;display:flex;flex-wrap:wrap;gap:.2em 1.4em;padding:0;margin:.5em 0}
+.legend .sample{margin-right:.5em;vertical-align:middle}
+)";
+
+// Names and texts come from users and files.
+std::string TextCell(const std::string& text) {
+  return fmt::format("<td class=\"t\">{}</td>", EscapeXml(text));
+}
+std::string TextHead(const std::string& text) {
+  return fmt::format("<th class=\"t\">{}</th>", EscapeXml(text));
+}
+std::string Cell(const std::string& number) { return fmt::format("<td>{}</td>", number); }
+std::string Head(const std::string& text) { return fmt::format("<th>{}</th>", EscapeXml(text)); }
+
+std::string Number(double value, int digits) {
+  return std::isfinite(value) ? fmt::format("{:.{}f}", value, digits) : "–";
+}
+
+std::string Settings(const EvalResults& r) {
+  std::string html = "<dl>";
+  const auto entry = [&](const char* what, const std::string& value) {
+    html += fmt::format("<dt>{}</dt><dd>{}</dd>", what, EscapeXml(value));
+  };
+  entry("model", r.model);
+  entry("machine", r.machine);
+  entry("temperature", r.temperature > 0 ? fmt::format("{:g}", r.temperature) : "0 (greedy)");
+  entry("answers", fmt::format("at most {} tokens, {} at once", r.max_tokens, r.concurrency));
+  entry("policy", r.policy);
+  return html + "</dl>\n";
+}
+
+std::string Losslessness(const EvalResults& r) {
+  if (r.temperature > 0) {
+    return "<p>Sampled answers: each lane draws its own text of the same distribution, so answers are not "
+           "compared.</p>\n";
+  }
+  if (const int different = r.Different(); different > 0) {
+    return fmt::format(
+        "<p class=\"bad\">{} greedy answers differ from plain decoding's. That is a bug.</p>\n", different);
+  }
+  return "<p>All greedy answers, with every drafter and every length, are plain decoding's token for "
+         "token.</p>\n";
+}
+
+std::vector<Figures> FiguresOfAll(const DrafterResult& drafter) {
+  std::vector<Figures> all;
+  for (const SuiteResult& suite : drafter.suites) all.push_back(FiguresOf(suite));
+  return all;
+}
+
+// Drafters in rows, suites in columns and their mean behind them; the best of each column marked.
+std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits, const char* unit) {
+  if (r.drafters.empty()) return "";
+  std::string html = "<div class=\"wide\"><table><thead><tr>" + TextHead("drafter");
+  for (const SuiteResult& suite : r.drafters.front().suites) html += Head(suite.suite);
+  html += Head("mean") + "</tr></thead><tbody>";
+  std::vector<std::vector<double>> rows;
+  for (const DrafterResult& drafter : r.drafters) {
+    const std::vector<Figures> suites = FiguresOfAll(drafter);
+    std::vector<double>& row = rows.emplace_back();
+    for (const Figures& f : suites) row.push_back(f.*figure);
+    row.push_back(MeanFigures(suites).*figure);
+  }
+  const auto is_best = [&](size_t d, size_t column) {
+    if (rows.size() < 2 || !std::isfinite(rows[d][column])) return false;
+    return std::ranges::none_of(rows, [&](const auto& row) { return row[column] > rows[d][column]; });
+  };
+  for (size_t d = 0; d < rows.size(); ++d) {
+    html += "<tr>" + TextCell(r.drafters[d].name);
+    for (size_t column = 0; column < rows[d].size(); ++column) {
+      const std::string number = Number(rows[d][column], digits);
+      html += fmt::format("<td{}>{}{}</td>", is_best(d, column) ? " class=\"best\"" : "", number,
+                          number == "–" ? "" : unit);
+    }
+    html += "</tr>";
+  }
+  return html + "</tbody></table></div>\n";
+}
+
+std::string SpeedTable(const EvalResults& r) {
+  std::string html = "<details><summary>Suite by suite</summary><div class=\"wide\"><table><thead><tr>" +
+                     TextHead("drafter") + TextHead("suite");
+  for (const char* head : {"prompts", "answers", "speed-up", "median", "plain tok/s", "tok/s", "τ served",
+                           "verify rate served", "verify rate", "drafts a round"})
+    html += Head(head);
+  html += "</tr></thead><tbody>";
+  for (const DrafterResult& drafter : r.drafters) {
+    for (const SuiteResult& suite : drafter.suites) {
+      const Figures f = FiguresOf(suite);
+      html += "<tr>" + TextCell(drafter.name) + TextCell(suite.suite) + Cell(std::to_string(suite.prompts)) +
+              Cell(std::to_string(suite.answers)) + Cell(Number(f.speedup, 2) + "×") +
+              Cell(Number(f.median_speedup, 2) + "×") + Cell(Number(f.plain_tok_per_s, 1)) +
+              Cell(Number(f.spec_tok_per_s, 1)) + Cell(Number(f.served_tau, 2)) +
+              Cell(Number(f.served_verify_rate, 2)) + Cell(Number(f.verify_rate, 2)) +
+              Cell(Number(f.drafts_per_round, 2)) + "</tr>";
+    }
+  }
+  return html + "</tbody></table></div></details>\n";
+}
+
+std::string DrafterTable(const EvalResults& r) {
+  std::string html = "<div class=\"wide\"><table><thead><tr>";
+  for (const char* head : {"drafter", "kind", "layers", "drafts a round at most", "confidence head", "from"})
+    html += TextHead(head);
+  html += "</tr></thead><tbody>";
+  for (const DrafterResult& drafter : r.drafters) {
+    const DrafterTraits& t = drafter.traits;
+    html += "<tr>" + TextCell(drafter.name) + TextCell(t.kind) +
+            TextCell(t.layers ? std::to_string(t.layers) : "–") + TextCell(std::to_string(t.block)) +
+            TextCell(!t.confidence            ? "no"
+                     : t.temperatures.empty() ? "not calibrated"
+                                              : "calibrated") +
+            TextCell(drafter.path) + "</tr>";
+  }
+  return html + "</tbody></table></div>\n";
+}
+
+}  // namespace
+
+std::string RenderReport(const EvalResults& results) {
+  std::string html = fmt::format(
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>"
+      "<meta name=\"color-scheme\" content=\"light dark\"/>"
+      "<title>Speculative decoding: {}</title><style>{}{}</style></head><body>\n"
+      "<h1>Speculative decoding, measured</h1>\n",
+      EscapeXml(results.model), kStyleSheet, ChartStyleSheet());
+  html += Settings(results) + Losslessness(results) + DrafterTable(results);
+  html +=
+      "<section><h2>Accepted length τ (Table 1)</h2>\n<p class=\"caption\">Tokens committed per round, the "
+      "extra one included, when every round verifies the whole block.</p>\n" +
+      SuiteTable(results, &Figures::tau, 2, "") + "</section>\n";
+  html +=
+      "<section><h2>Speed</h2>\n<p class=\"caption\">Against plain decoding of the same prompts in the same "
+      "run, lengths by the policy.</p>\n" +
+      SuiteTable(results, &Figures::speedup, 2, "×") + SpeedTable(results) + "</section>\n";
+  html += ConditionalFigure(results) + DepthFigure(results) + BlockFigure(results) +
+          ThresholdFigure(results) + ReliabilityFigure(results);
+  html +=
+      "<p class=\"note\">τ: tokens per round. Verify rate: tokens per row run for them. Means over suites "
+      "are "
+      "unweighted. docs/evaluation.md says how each figure is taken.</p>\n</body></html>\n";
+  return html;
+}
+
+}  // namespace dspark

@@ -1,0 +1,88 @@
+// What an evaluation found, and the figures taken from it.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "eval/acceptance.h"
+#include "eval/calibration.h"
+
+namespace dspark {
+
+// What drafters are compared by.
+struct DrafterTraits {
+  std::string kind;  // "DSpark (vanilla)", "DFlash", "Eagle3", "MTP", "prompt lookup"
+  int layers = 0;    // 0: no model
+  int block = 0;     // drafts of one round at most
+  bool confidence = false;
+  std::vector<float> temperatures;  // of a calibrated confidence head; else empty
+};
+
+struct Speed {
+  int64_t tokens = 0;
+  double ms = 0;
+  double Rate() const { return ms > 0 ? double(tokens) * 1000 / ms : 0; }  // tokens per second
+};
+
+// One drafter on one suite.
+struct SuiteResult {
+  std::string suite, domain;
+  int prompts = 0, answers = 0;
+  int cut = 0;                              // conversations that the context did not hold
+  int different = 0;                        // greedy answers that are not plain decoding's
+  AcceptanceStats whole;                    // every round verifies the whole block
+  AcceptanceStats served;                   // lengths by the policy
+  std::vector<ConfidenceRound> confidence;  // of the whole blocks
+  Speed plain, speculative;                 // speculative: lengths by the policy
+  std::vector<double> ratios;  // of speeds, group of prompts by group; empty where nothing could be timed
+};
+
+struct DrafterResult {
+  std::string name, path;
+  DrafterTraits traits;
+  std::vector<SuiteResult> suites;
+};
+
+struct EvalResults {
+  std::string model, machine, policy;
+  double temperature = 0;
+  int max_tokens = 0, concurrency = 1;
+  std::vector<DrafterResult> drafters;
+
+  // Answers that are not plain decoding's, of all drafters.
+  int Different() const;
+};
+
+// The figures of a suite, or means over suites that count alike. NaN where nothing was measured.
+struct Figures {
+  double tau = 0, verify_rate = 0, drafts_per_round = 0;  // of whole blocks
+  double served_tau = 0, served_verify_rate = 0;          // by the policy
+  std::vector<double> unconditional, conditional;         // by position
+  double speedup = 0, median_speedup = 0;                 // over plain decoding
+  double plain_tok_per_s = 0, spec_tok_per_s = 0;
+};
+Figures FiguresOf(const SuiteResult& suite);
+// Unweighted mean over the suites, undefined figures left out (drafters.md §9). A domain's: pass those alone.
+Figures MeanFigures(const std::vector<Figures>& suites);
+
+// Rounds with a static threshold t (drafters.md §5.2): drafts from the first with confidence below t on are
+// not verified. Taken from rounds of whole blocks, each cut as t would have cut it; the text goes on where
+// the recorded round did.
+struct SweepPoint {
+  double threshold = 0;
+  AcceptanceStats stats;
+};
+std::vector<SweepPoint> SweepThresholds(const std::vector<ConfidenceRound>& rounds,
+                                        const std::vector<float>& temperatures);
+
+// Domains in the order met, each once.
+std::vector<std::string> DomainsOf(const EvalResults& results);
+
+// Everything above: see docs/evaluation.md. What is undefined is null.
+nlohmann::json ToJson(const EvalResults& results);
+// Before and after `temperatures`, by position and in mean.
+nlohmann::json CalibrationJson(const std::vector<ConfidenceRound>& rounds, int positions,
+                               const std::vector<float>& temperatures);
+
+}  // namespace dspark

@@ -1,0 +1,185 @@
+#include "eval/rollout.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "draft/prompt_lookup.h"
+#include "draft/registry.h"
+#include "eval/evaluate.h"
+#include "golden_tensors.h"
+#include "test_data.h"
+#include "tiny_model.h"
+
+namespace dspark::test {
+namespace {
+
+using Json = nlohmann::json;
+
+template <class T>
+T Must(Result<T> result) {
+  if (!result) CheckFailed(__FILE__, __LINE__, result.error().text);
+  return std::move(result).value();
+}
+
+// The golden run that ends with an accepted stop token, through the engine: every round as it was recorded,
+// the last one cut behind that token, and with a threshold all confidences of the block.
+class GoldenRounds : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { DSPARK_SKIP_WITHOUT_GOLDEN("drafters/infer_dspark_vanilla.json"); }
+
+  RoundLog Run(const Request& request, EngineOptions options, std::vector<int32_t>* tokens) {
+    const std::string golden = GoldenDir() + "/drafters/";
+    const ModelFiles files = Must(OpenModel(golden + "target_qwen3"));
+    ThreadPool pool(2);
+    const auto target = Must(LoadTarget(
+        files, pool, {.max_logit_rows = 16, .max_context = 256, .max_taps = 8, .kv_type = KvType::kF32}));
+    BlockPool blocks(target->kv_layout(), 8);
+    const auto drafter = Must(LoadDrafter(Must(OpenDrafter(golden + GetParam())), *target, pool,
+                                          {.max_context = 256, .kv_type = KvType::kF32}));
+    RoundLog log;
+    options.observer = &log;
+    Engine engine(*target, blocks, drafter.get(), nullptr, {}, options);
+    EXPECT_TRUE(engine.Submit(request).ok());
+    while (!engine.Idle()) {
+      for (const TokenEvent& event : engine.Step()) tokens->push_back(event.token);
+    }
+    return log;
+  }
+};
+
+TEST_P(GoldenRounds, AreWhatWasRecorded) {
+  const GoldenTensors golden(GoldenDir() + "/drafters/infer_" + GetParam() + ".safetensors");
+  const Json run =
+      Json::parse(std::ifstream(GoldenDir() + "/drafters/infer_" + GetParam() + ".json"))["stop"];
+  const std::vector<int32_t> text = golden.Ints("stop.output_ids");
+  const int reply = run["new_tokens"];
+  Request request;
+  request.prompt.assign(text.begin(), text.end() - reply);
+  request.sampling.temperature = 0;
+  request.stop_tokens = {510, 508};
+  request.max_tokens = 150;
+  std::vector<int32_t> tokens;
+  const RoundLog log = Run(request, {.fixed_draft = 7}, &tokens);
+  EXPECT_EQ(tokens, std::vector<int32_t>(text.end() - reply, text.end()));
+  AcceptanceStats expected;
+  for (size_t r = 0; r < run["rounds"]; ++r)
+    expected.Add(run["proposal_lengths"][r], run["accepted_draft_lengths"][r], run["acceptance_lengths"][r]);
+  EXPECT_EQ(log.acceptance().committed, expected.committed);
+  EXPECT_EQ(log.acceptance().verified_at, expected.verified_at);
+  EXPECT_EQ(log.acceptance().reached_at, expected.reached_at);
+  EXPECT_EQ(log.acceptance().accepted_at, expected.accepted_at);
+  if (GetParam() != "dspark_vanilla") return;
+  const std::vector<float> logits = golden.Floats("stop.confidence");
+  for (const float threshold : {0.0f, 0.5f}) {
+    tokens.clear();
+    const RoundLog cut =
+        threshold == 0 ? log : Run(request, {.max_draft = 7, .threshold = threshold}, &tokens);
+    ASSERT_FALSE(cut.confidence().empty());
+    const ConfidenceRound& first = cut.confidence().front();
+    ASSERT_EQ(first.logits.size(), 7u);  // of the whole block, whatever was verified of it
+    for (size_t k = 0; k < 7; ++k) EXPECT_NEAR(first.logits[k], logits[k], 1e-4) << k;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Drafters, GoldenRounds, testing::Values("dspark_vanilla", "dflash"),
+                         [](const auto& drafter) { return drafter.param; });
+
+TEST(RoundLog, UndoesTemperatures) {
+  RoundLog log({2, 0.5f});
+  const std::vector<float> confidence{0.5f, 0.8807971f};
+  log.OnRound({.sequence = 1, .drafted = 2, .accepted = 1, .committed = 2, .confidence = confidence});
+  log.OnRound({.sequence = 1, .drafted = 0, .accepted = 0, .committed = 1, .confidence = confidence});
+  log.OnRound({.sequence = 1, .drafted = 2, .accepted = 2, .committed = 3, .confidence = {}});
+  ASSERT_EQ(log.confidence().size(), 1u);
+  EXPECT_NEAR(log.confidence()[0].logits[0], 0, 1e-6);
+  EXPECT_NEAR(log.confidence()[0].logits[1], 1, 1e-5);
+  EXPECT_EQ(log.acceptance().rounds, 3);
+  EXPECT_EQ(log.acceptance().committed, 6);
+}
+
+struct TinyEval {
+  TinyEval()
+      : setting{.target = *model.target,
+                .blocks = *model.blocks,
+                .tokenizer = model.files.tokenizer.get(),
+                .encoder = Must(ChatEncoder::Make(model.files)),
+                .costs = CheapRows(),
+                .rollout = {.max_tokens = 24}} {}
+  TinyModel model;
+  EvalSetting setting;
+};
+
+const Suite kTalk{"talk",
+                  "chat",
+                  {{"", {"one two one two one two"}}, {"be brief", {"a b a b", "again"}}, {"", {"x x x x"}}}};
+
+TEST(Rollouts, TurnsBecomeHistoryAndTogetherIsTheSame) {
+  TinyEval eval;
+  std::vector<std::vector<std::vector<int32_t>>> answers[2];
+  for (const int together : {1, 3}) {
+    Engine engine(eval.setting.target, eval.setting.blocks, nullptr, eval.setting.tokenizer, {},
+                  {.max_sequences = together});
+    for (size_t first = 0; first < 3; first += size_t(together)) {
+      const GroupRun run = Must(RunGroup(engine, eval.setting.encoder, 256,
+                                         std::span(kTalk.prompts).subspan(first, size_t(together)), first,
+                                         eval.setting.rollout));
+      EXPECT_GT(run.tokens, 0);
+      EXPECT_GT(run.ms, 0);
+      for (const Rollout& rollout : run.rollouts) answers[together / 3].push_back(rollout.answers);
+    }
+  }
+  EXPECT_EQ(answers[0], answers[1]);
+  ASSERT_EQ(answers[0][1].size(), 2u);
+  EXPECT_FALSE(answers[0][1][1].empty());
+}
+
+TEST(Rollouts, AConversationTheContextDoesNotHoldIsCut) {
+  TinyEval eval;
+  Engine engine(eval.setting.target, eval.setting.blocks, nullptr, eval.setting.tokenizer, {}, {});
+  const GroupRun run = Must(RunGroup(engine, eval.setting.encoder, 60, std::span(kTalk.prompts).subspan(1, 1),
+                                     0, eval.setting.rollout));
+  EXPECT_TRUE(run.rollouts[0].cut);
+  EXPECT_EQ(run.rollouts[0].answers.size(), 1u);
+}
+
+// Always wrong: greedy answers stay, and every round gives one token.
+class WrongDrafter : public Drafter {
+ public:
+  int max_tokens() const override { return 3; }
+  void Begin(SequenceId, std::span<const int32_t>) override {}
+  void Propose(std::span<ProposeRequest> requests) override {
+    for (const ProposeRequest& r : requests) r.proposal->tokens.assign(size_t(std::min(r.max_tokens, 3)), 5);
+  }
+  void Observe(std::span<const ObservedRows>) override {}
+  void End(SequenceId) override {}
+};
+
+TEST(EvaluateSuite, OneResultForEachCandidate) {
+  TinyEval eval;
+  PromptLookup lookup;
+  WrongDrafter wrong;
+  const std::vector<Candidate> candidates{
+      {&lookup, {.kind = "prompt lookup", .temperatures = {}}, {}},
+      {&wrong, {.kind = "wrong", .temperatures = {}}, {.fixed_draft = 3}}};
+  std::vector<int> progress;
+  const auto results =
+      Must(EvaluateSuite(eval.setting, kTalk, candidates, [&](int done) { progress.push_back(done); }));
+  EXPECT_EQ(progress, (std::vector<int>{1, 2, 3}));
+  ASSERT_EQ(results.size(), 2u);
+  for (const SuiteResult& result : results) {
+    EXPECT_EQ(result.different, 0);
+    EXPECT_EQ(result.prompts, 3);
+    EXPECT_EQ(result.answers, 4);
+    EXPECT_EQ(result.ratios.size(), 3u);
+    EXPECT_GT(result.plain.Rate(), 0);
+    EXPECT_GT(result.speculative.Rate(), 0);
+  }
+  EXPECT_GT(results[0].whole.Tau(), 1.0);
+  EXPECT_LT(results[1].whole.Tau(), 1.2);
+  EXPECT_GT(results[1].whole.DraftsPerRound(), 2);
+}
+
+}  // namespace
+}  // namespace dspark::test

@@ -1,0 +1,120 @@
+#include "eval/suites.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "eval/python_shuffle.h"
+
+namespace dspark {
+namespace {
+
+using Json = nlohmann::json;
+
+struct KnownSuite {
+  const char* name;
+  const char* domain;
+  int max_prompts;
+};
+
+// In the order of the paper's Table 1.
+constexpr KnownSuite kKnown[] = {
+    {"gsm8k", "math", 500},   {"math500", "math", 500},   {"aime25", "math", 30},
+    {"mbpp", "code", 256},    {"humaneval", "code", 164}, {"livecodebench", "code", 500},
+    {"mt-bench", "chat", 80}, {"alpaca", "chat", 500},    {"arena-hard-v2", "chat", 500}};
+
+const KnownSuite* FindKnown(const std::string& name) {
+  const auto* known = std::ranges::find_if(kKnown, [&](const KnownSuite& k) { return name == k.name; });
+  return known == std::end(kKnown) ? nullptr : known;
+}
+
+std::string NameOf(const std::string& path) { return std::filesystem::path(path).stem().string(); }
+
+Result<EvalPrompt> FromTurns(const Json& turns, const std::string& where) {
+  EvalPrompt prompt;
+  for (const Json& turn : turns) {
+    if (!turn.is_string()) return MakeError("{}: turns must be texts", where);
+    prompt.turns.push_back(turn.get<std::string>());
+  }
+  return prompt;
+}
+
+Result<EvalPrompt> FromMessages(const Json& messages, const std::string& where) {
+  EvalPrompt prompt;
+  for (const Json& message : messages) {
+    const bool whole = message.is_object() && message.contains("role") && message["role"].is_string() &&
+                       message.contains("content") && message["content"].is_string();
+    if (!whole) return MakeError("{}: a message needs a role and a content, both texts", where);
+    const std::string role = message["role"], content = message["content"];
+    if (role == "user") {
+      prompt.turns.push_back(content);
+    } else if (role == "system" && prompt.system.empty() && prompt.turns.empty()) {
+      prompt.system = content;
+    } else if (role != "assistant") {
+      return MakeError("{}: a message of role {}; expected user and assistant, with system at most at first",
+                       where, role);
+    }
+  }
+  return prompt;
+}
+
+Result<EvalPrompt> ParsePrompt(const std::string& line, const std::string& where, int max_turns) {
+  const Json json = Json::parse(line, nullptr, false);
+  if (json.is_discarded() || !json.is_object()) return MakeError("{}: not a JSON object", where);
+  const auto list = [&](const char* key) { return json.contains(key) && json[key].is_array(); };
+  if (!list("turns") && !list("messages"))
+    return MakeError("{}: neither turns nor messages is a list there", where);
+  DSPARK_ASSIGN_OR_RETURN(EvalPrompt prompt, list("turns") ? FromTurns(json["turns"], where)
+                                                           : FromMessages(json["messages"], where));
+  if (prompt.turns.empty()) return MakeError("{}: nothing is said by the user", where);
+  if (max_turns > 0 && prompt.turns.size() > size_t(max_turns)) prompt.turns.resize(size_t(max_turns));
+  return prompt;
+}
+
+}  // namespace
+
+Result<Suite> ReadSuite(const std::string& path, const SuiteOptions& options) {
+  const std::string name = NameOf(path);
+  const KnownSuite* known = FindKnown(name);
+  std::ifstream in(path);
+  if (!in) return MakeError("{}: cannot be read; give a file of JSON lines", path);
+  std::vector<EvalPrompt> all;
+  int number = 0;
+  for (std::string line; std::getline(in, line);) {
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    DSPARK_ASSIGN_OR_RETURN(EvalPrompt prompt,
+                            ParsePrompt(line, fmt::format("{}:{}", path, number), options.max_turns));
+    all.push_back(std::move(prompt));
+  }
+  if (all.empty()) return MakeError("{}: no prompts in it; give a file of JSON lines", path);
+  const size_t most = options.max_prompts > 0 ? size_t(options.max_prompts)
+                                              : (known ? size_t(known->max_prompts) : all.size());
+  Suite suite{.name = name, .domain = known ? known->domain : name, .prompts = {}};
+  if (all.size() <= most) {
+    suite.prompts = std::move(all);
+    return suite;
+  }
+  const std::vector<int> order = PythonShuffle(int(all.size()), options.seed);
+  for (size_t i = 0; i < most; ++i) suite.prompts.push_back(std::move(all[size_t(order[i])]));
+  return suite;
+}
+
+Result<std::vector<std::string>> SuiteFiles(const std::string& dir) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (std::filesystem::directory_iterator i(dir, error), end; !error && i != end; i.increment(error)) {
+    if (i->path().extension() == ".jsonl") files.push_back(i->path().string());
+  }
+  if (error) return MakeError("{}: cannot be read: {}", dir, error.message());
+  if (files.empty()) return MakeError("{}: no .jsonl files in it", dir);
+  const auto rank = [](const std::string& file) {
+    const KnownSuite* known = FindKnown(NameOf(file));
+    return std::pair(known ? known : std::end(kKnown), file);
+  };
+  std::ranges::sort(files, {}, rank);
+  return files;
+}
+
+}  // namespace dspark

@@ -1,0 +1,130 @@
+// dspark eval and dspark calibrate from end to end, on a tiny target and a random drafter.
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+#include "tiny_drafter.h"
+#include "xml_check.h"
+
+namespace dspark::test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+class CliEval : public Cli {
+ protected:
+  CliEval() {
+    TinyLlama shape;
+    shape.layers = 10;
+    std::filesystem::create_directories(Path("target"));
+    target_ = WriteTinyLlamaGguf(Path("target"), 1, shape);
+    dspark_ = DeepSpecDirectory(DrafterKind::kBlock).Write(Path("dspark"));
+    WriteFile(Path("suites/gsm8k.jsonl"),
+              "{\"turns\": [\"the the the the\", \"and again\"]}\n{\"turns\": [\"on and on and on\"]}\n"
+              "{\"turns\": [\"one two\"]}\n");
+    WriteFile(Path("suites/own.jsonl"),
+              "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": "
+              "\"in a tin\"}]}\n");
+  }
+  Outcome Eval(std::vector<std::string> more) {
+    std::vector<std::string> arguments{"eval", "-m", target_, "-n", "24", "-t", "1"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Run(arguments);
+  }
+  std::string target_, dspark_;
+};
+
+// Every number is one (JSON knows no others), and what must be defined is no null.
+void ExpectFigures(const json& figures) {
+  for (const char* key : {"tau", "verify_rate", "drafts_per_round", "served_tau", "speedup",
+                          "plain_tok_per_s", "spec_tok_per_s"}) {
+    EXPECT_TRUE(figures[key].is_number()) << key << " " << figures;
+  }
+  EXPECT_TRUE(figures["conditional"].is_array() && figures["unconditional"].is_array());
+}
+
+TEST_F(CliEval, ReportsEverySuiteOfEveryDrafter) {
+  const Outcome outcome =
+      Eval({"--suites", Path("suites"), "-md", "lookup", "-md", "mine=" + dspark_, "--max-prompts", "2",
+            "--json", Path("out.json"), "--html", Path("out.html")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("token for token"));
+  const json report = json::parse(ReadFile(Path("out.json")));
+  EXPECT_EQ(report["lossless"], true);
+  ASSERT_EQ(report["drafters"].size(), 2u);
+  EXPECT_EQ(report["drafters"][0]["kind"], "prompt lookup");
+  EXPECT_EQ(report["drafters"][1]["name"], "mine");
+  EXPECT_EQ(report["drafters"][1]["kind"], "DSpark (vanilla)");
+  for (const json& drafter : report["drafters"]) {
+    ASSERT_EQ(drafter["suites"].size(), 2u);
+    EXPECT_EQ(drafter["suites"][0]["suite"], "gsm8k");
+    EXPECT_EQ(drafter["suites"][0]["domain"], "math");
+    EXPECT_EQ(drafter["suites"][0]["prompts"], 2);
+    EXPECT_EQ(drafter["suites"][1]["domain"], "own");
+    for (const json& suite : drafter["suites"]) ExpectFigures(suite);
+    ExpectFigures(drafter["all"]);
+  }
+  const json& suite = report["drafters"][1]["suites"][0];
+  EXPECT_EQ(suite["whole"]["verified_at"].size(), 5u);
+  EXPECT_EQ(suite["confidence"]["before"]["positions"].size(), 5u);
+  EXPECT_EQ(suite["threshold_sweep"].size(), 20u);
+  const std::string html = ReadFile(Path("out.html"));
+  EXPECT_EQ(XmlError(html), "");
+  EXPECT_THAT(html, HasSubstr("mine"));
+  EXPECT_THAT(html, testing::Not(HasSubstr("nan")));
+}
+
+TEST_F(CliEval, PoliciesConcurrencyAndTemperature) {
+  for (const char* policy : {"fixed:5", "threshold:0.5", "cumulative:0.3"}) {
+    const Outcome outcome = Eval({"--suite", Path("suites/gsm8k.jsonl"), "-md", dspark_, "--policy", policy,
+                                  "--concurrency", "3", "--max-turns", "1"});
+    EXPECT_EQ(outcome.exit_code, 0) << policy << outcome.err;
+    EXPECT_THAT(outcome.out, HasSubstr("token for token")) << policy;
+  }
+  const Outcome sampled = Eval({"--suite", Path("suites/own.jsonl"), "-md", dspark_, "--temp", "0.8"});
+  EXPECT_EQ(sampled.exit_code, 0) << sampled.err;
+  EXPECT_THAT(sampled.out, testing::Not(HasSubstr("token for token")));
+}
+
+TEST_F(CliEval, CalibrateStoresTemperaturesThatEvalShows) {
+  std::vector<std::string> arguments{
+      "calibrate", "-m", target_,  "-md",           dspark_, "--in", Path("suites/gsm8k.jsonl"),
+      "-n",        "48", "--json", "--concurrency", "2",     "-t",   "1"};
+  const std::string before = ReadFile(dspark_ + "/config.json");
+  arguments.push_back("--dry-run");
+  ASSERT_EQ(Run(arguments).exit_code, 0);
+  EXPECT_EQ(ReadFile(dspark_ + "/config.json"), before);
+  arguments.pop_back();
+  const Outcome outcome = Run(arguments);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const json found = json::parse(outcome.out);
+  EXPECT_EQ(found["before"]["positions"].size(), 5u);
+  EXPECT_LE(found["after"]["positions"][0]["ece"], found["before"]["positions"][0]["ece"]);
+  const json config = json::parse(ReadFile(dspark_ + "/config.json"));
+  EXPECT_EQ(config["confidence_temperatures"], found["temperatures"]);
+  // Once more: what is stored has no say in what is found.
+  EXPECT_EQ(json::parse(Run(arguments).out)["temperatures"], found["temperatures"]);
+  ASSERT_EQ(Eval({"--suite", Path("suites/own.jsonl"), "-md", dspark_, "--json", Path("out.json")}).exit_code,
+            0);
+  const json report = json::parse(ReadFile(Path("out.json")));
+  EXPECT_TRUE(report["drafters"][0]["suites"][0]["confidence"].contains("after"));
+}
+
+TEST_F(CliEval, WhatDoesNotFitIsOneLine) {
+  const std::string suite = Path("suites/own.jsonl");
+  ExpectOneLine(Eval({"-md", dspark_}), 1, "give --suite FILE or --suites DIR");
+  ExpectOneLine(Eval({"-md", dspark_, "--suite", Path("none.jsonl")}), 1, "none.jsonl: cannot be read");
+  ExpectOneLine(Eval({"-md", Path("nowhere"), "--suite", suite}), 1, "nowhere: no such file");
+  ExpectOneLine(Eval({"-md", "auto", "--suite", suite}), 1, "nothing to measure");
+  ExpectOneLine(Eval({"-md", dspark_, "-md", dspark_, "--suite", suite}), 1,
+                "another drafter is called dspark");
+  ExpectOneLine(Eval({"--suite", suite}), 2, "--draft is required");
+  const auto calibrate = [&](const std::string& drafter) {
+    return Run({"calibrate", "-m", target_, "-md", drafter, "--in", suite, "-n", "4"});
+  };
+  ExpectOneLine(calibrate("lookup"), 1, "has no confidence head");
+  EXPECT_THAT(calibrate(dspark_).err, HasSubstr("rounds are too few"));
+}
+
+}  // namespace
+}  // namespace dspark::test
