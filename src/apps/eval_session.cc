@@ -57,6 +57,7 @@ Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options,
     DraftOptions draft = options.session.draft;
     draft.draft = named.path;
     draft.no_lookup = named.path != "lookup" && !options.with_lookup;
+    if (named.path == "lookup") draft.weights.clear();  // of the others
     DSPARK_ASSIGN_OR_RETURN(DraftSource source, ChooseDraftSource(draft, target));
     if (options.uncalibrated && source.files) source.files->config.confidence_temperatures.clear();
     sources.push_back({named, std::move(source)});
