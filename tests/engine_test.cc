@@ -184,6 +184,71 @@ TEST(Engine, RepliesDoNotDependOnCompany) {
   EXPECT_EQ(small.blocks->free_blocks(), small.blocks->blocks());
 }
 
+// Counts the rows that are run.
+class CountingTarget : public Target {
+ public:
+  explicit CountingTarget(Target& inner) : inner_(inner) {}
+  const ModelConfig& config() const override { return inner_.config(); }
+  const TargetLimits& limits() const override { return inner_.limits(); }
+  KvLayout kv_layout() const override { return inner_.kv_layout(); }
+  TargetMemory memory() const override { return inner_.memory(); }
+  const PackedMatrix& embedding() const override { return inner_.embedding(); }
+  const PackedMatrix& head() const override { return inner_.head(); }
+  Isa isa() const override { return inner_.isa(); }
+  ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) override {
+    for (const Segment& segment : segments) rows += int(segment.tokens.size());
+    return inner_.Forward(segments, tap_layers);
+  }
+  int rows = 0;
+
+ private:
+  Target& inner_;
+};
+
+// Beginnings of every length that blocks can be cut at, identical prompts, and source sequences in the midst
+// of their prompts.
+TEST(Engine, SharedPromptsAreReadOnceAndChangeNothing) {
+  TinyModel model;
+  std::mt19937 random(5);
+  std::vector<int32_t> common(60);
+  for (auto& token : common) token = int32_t(3 + random() % 200);
+  std::vector<Request> requests;
+  std::vector<Reply> alone;
+  int rows_alone = 0;
+  for (uint32_t seed = 0; seed < 24; ++seed) {
+    Request request = RandomRequest(seed, model.vocab());
+    const size_t shared = seed % 6 == 0 ? common.size() : 5 + random() % 55;
+    const size_t own = seed % 6 == 0 ? 0 : random() % 20;
+    request.prompt.assign(common.begin(), common.begin() + ptrdiff_t(shared));
+    for (size_t i = 0; i < own; ++i) request.prompt.push_back(int32_t(3 + random() % 200));
+    requests.push_back(request);
+    alone.push_back(Plain(model, request));
+    rows_alone += int(request.prompt.size() + alone.back().tokens.size()) - 1;
+  }
+  CountingTarget target(*model.target);
+  PromptLookup drafter;
+  Engine engine(target, *model.blocks, &drafter, model.files.tokenizer.get(), DearRows(),
+                {.max_sequences = 6, .prefill_rows = 40});
+  std::map<SequenceId, Reply> replies;
+  std::map<SequenceId, size_t> index;
+  size_t next = 0;
+  while (next < requests.size() || !engine.Idle()) {
+    if (next < requests.size()) {
+      const auto id = engine.Submit(requests[next]);
+      ASSERT_TRUE(id.ok()) << id.error().text;
+      index[*id] = next++;
+    }
+    Collect(engine.Step(), &replies);
+  }
+  ASSERT_EQ(replies.size(), requests.size());
+  for (const auto& [id, reply] : replies) {
+    EXPECT_EQ(reply.tokens, alone[index[id]].tokens) << "request " << index[id];
+    EXPECT_EQ(reply.stats.prompt_tokens, int(requests[index[id]].prompt.size()));
+  }
+  EXPECT_LT(target.rows, rows_alone - 300);
+  EXPECT_EQ(model.blocks->free_blocks(), model.blocks->blocks());
+}
+
 TEST(Engine, DraftsAreParkedWhereRowsAreDear) {
   TinyModel model;
   PromptLookup drafter;

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace dspark {
 namespace {
@@ -12,6 +13,31 @@ Status CheckTokens(std::span<const int32_t> tokens, int vocab, const char* what)
     }
   }
   return {};
+}
+
+// Fewer rows than these ride along in a pass at little cost.
+constexpr int kLeastShared = 8;
+
+// Gives `next` the K/V of the longest beginning that its prompt has in common with an active sequence: the
+// bits that running those rows would give, as a row's depend on nothing but the tokens up to it. The last
+// token of a prompt is run in any case, for its logits.
+void CopySharedPrompt(const std::vector<std::unique_ptr<Sequence>>& active, size_t block_bytes,
+                      Sequence& next) {
+  const Sequence* source = nullptr;
+  int shared = kLeastShared - 1;
+  for (const auto& other : active) {
+    const int most = std::min(other->computed, int(next.tokens.size()) - 1);
+    if (most <= shared) continue;
+    const auto end = next.tokens.begin() + most;
+    const int common =
+        int(std::mismatch(next.tokens.begin(), end, other->tokens.begin()).first - next.tokens.begin());
+    if (common > shared) source = other.get(), shared = common;
+  }
+  if (!source) return;
+  DSPARK_CHECK(next.kv.Reserve(shared));  // promised at admission
+  const KvBlocks from = source->kv.blocks(), to = next.kv.blocks();
+  for (size_t i = 0; i < to.size(); ++i) std::memcpy(to[i], from[i], block_bytes);
+  next.computed = shared;
 }
 
 }  // namespace
@@ -84,7 +110,11 @@ void Engine::Admit() {
     const int needed = BlocksFor(next.request);
     if (promised_blocks_ + needed > blocks_.blocks()) return;
     promised_blocks_ += needed;
-    if (drafter_ && next.request.speculate) drafter_->Begin(next.id, next.tokens);
+    const bool observes = drafter_ && next.request.speculate;
+    if (observes) drafter_->Begin(next.id, next.tokens);
+    // A drafter that reads the target's taps must see them for every row.
+    if (!observes || drafter_->tap_layers().empty())
+      CopySharedPrompt(active_, blocks_.layout().BlockBytes(), next);
     next.acceptance.StartFrom(learned_);
     active_.push_back(std::move(waiting_.front()));
     waiting_.erase(waiting_.begin());
