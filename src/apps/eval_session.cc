@@ -127,6 +127,7 @@ Result<std::unique_ptr<EvalSession>> EvalSession::Open(const EvalSessionOptions&
 
 std::vector<Candidate> EvalSession::Candidates() const {
   std::vector<Candidate> candidates;
+  candidates.reserve(drafters.size());
   for (const LoadedDrafter& loaded : drafters) candidates.push_back(loaded.candidate);
   return candidates;
 }

@@ -36,6 +36,7 @@ Status StoreInGguf(const std::string& path, std::span<const float> temperatures)
   }
   if (!temperatures.empty()) keys.F32s(key, temperatures);
   std::vector<TensorHeader> headers;
+  headers.reserve(gguf.tensors.size());
   for (const TensorView& tensor : gguf.tensors) headers.push_back({tensor.name, tensor.type, tensor.shape});
   DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   file.Write(GgufHeader(keys, headers));

@@ -8,6 +8,7 @@ namespace {
 
 std::vector<double> Shares(const std::vector<int64_t>& part, const std::vector<int64_t>& whole) {
   std::vector<double> shares;
+  shares.reserve(part.size());
   for (size_t k = 0; k < part.size(); ++k) {
     shares.push_back(whole[k] ? double(part[k]) / double(whole[k])
                               : std::numeric_limits<double>::quiet_NaN());

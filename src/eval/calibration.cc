@@ -147,6 +147,7 @@ std::vector<PositionCalibration> MeasureCalibration(std::span<const ConfidenceRo
     }
   }
   std::vector<PositionCalibration> figures;
+  figures.reserve(meters.size());
   for (const PositionMeter& meter : meters) figures.push_back(meter.Figures());
   return figures;
 }

@@ -69,6 +69,7 @@ std::string Losslessness(const EvalResults& r) {
 
 std::vector<Figures> FiguresOfAll(const DrafterResult& drafter) {
   std::vector<Figures> all;
+  all.reserve(drafter.suites.size());
   for (const SuiteResult& suite : drafter.suites) all.push_back(FiguresOf(suite));
   return all;
 }

@@ -40,6 +40,7 @@ std::vector<ConfidenceRound> AllRounds(const DrafterResult& drafter) {
 
 double MeanTau(const DrafterResult& drafter) {
   std::vector<Figures> suites;
+  suites.reserve(drafter.suites.size());
   for (const SuiteResult& suite : drafter.suites) suites.push_back(FiguresOf(suite));
   return MeanFigures(suites).tau;
 }
@@ -93,6 +94,7 @@ std::vector<int> ShownPositions(int block) {
   constexpr int kMost = 8;
   std::vector<int> shown;
   const int count = std::min(block, kMost);
+  shown.reserve(kMost);
   for (int i = 0; i < count; ++i) shown.push_back(count < 2 ? 0 : i * (block - 1) / (count - 1));
   return shown;
 }

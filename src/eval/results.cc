@@ -175,6 +175,7 @@ Figures MeanFigures(const std::vector<Figures>& suites) {
                       &Figures::served_verify_rate, &Figures::speedup, &Figures::median_speedup,
                       &Figures::plain_tok_per_s, &Figures::spec_tok_per_s}) {
     std::vector<double> values;
+    values.reserve(suites.size());
     for (const Figures& f : suites) values.push_back(f.*figure);
     mean.*figure = Mean(values);
   }

@@ -62,11 +62,13 @@ TEST_F(Suites, SubsamplesAreDeepSpecs) {
   for (int i = 0; i < 40; ++i) lines += "{\"turns\": [\"" + std::to_string(i) + "\"]}\n";
   const auto first = [](const Suite& suite) {
     std::vector<std::string> turns;
+    turns.reserve(suite.prompts.size());
     for (const EvalPrompt& prompt : suite.prompts) turns.push_back(prompt.turns[0]);
     return turns;
   };
   const std::vector<int> order = PythonShuffle(40, 980406);
   std::vector<std::string> expected;
+  expected.reserve(30);
   for (size_t i = 0; i < 30; ++i) expected.push_back(std::to_string(order[i]));
   const Suite aime = ReadSuite(File("aime25.jsonl", lines), {}).value();
   EXPECT_EQ(aime.domain, "math");
