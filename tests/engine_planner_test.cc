@@ -6,8 +6,6 @@
 #include <chrono>
 #include <thread>
 
-#include "draft/combined.h"
-#include "draft/prompt_lookup.h"
 #include "replies.h"
 
 namespace dspark::test {
@@ -75,23 +73,13 @@ struct Outcome {
   int runs = 0;  // of the drafter
 };
 
-// `lookup`: beside a look-up that finds nothing.
-Outcome RunScript(const Script& script, int max_tokens, const CostTable& costs, EngineOptions options,
-                  bool lookup = false) {
+Outcome RunScript(const Script& script, int max_tokens, const CostTable& costs, EngineOptions options = {}) {
   TinyModel model;
   const Request request = MakeRequest(script, max_tokens);
   const Reply plain = Plain(model, request);
-  auto owned = std::make_unique<ScriptedModel>(script, plain.tokens);
-  const ScriptedModel& drafter = *owned;
-  std::unique_ptr<Drafter> used = std::move(owned);
-  if (lookup) {
-    constexpr int kNever = 1 << 20;
-    used = std::make_unique<CombinedDrafter>(
-        std::make_unique<PromptLookup>(PromptLookupOptions{.min_match = kNever, .max_match = kNever}),
-        std::move(used));
-  }
+  ScriptedModel drafter(script, plain.tokens);
   options.follow_costs = false;
-  Engine engine(*model.target, *model.blocks, used.get(), nullptr, costs, options);
+  Engine engine(*model.target, *model.blocks, &drafter, nullptr, costs, options);
   const Reply reply = RunOne(engine, request);
   EXPECT_EQ(reply.tokens, plain.tokens);
   return {reply.stats, drafter.runs()};
@@ -104,7 +92,7 @@ CostTable TwentiethPerRow(double row_ms) { return CostTable({{1, row_ms}, {64, r
 // it doubles the next promise, which is.
 TEST(EnginePlanner, CorrectsConfidencesByWhatCameOfThem) {
   const Script modest{.right = {1}, .confidence = 0.05f};
-  const SequenceStats stats = RunScript(modest, 22, TwentiethPerRow(1000), {}).stats;
+  const SequenceStats stats = RunScript(modest, 22, TwentiethPerRow(1000)).stats;
   EXPECT_EQ(stats.rounds, 11);
   EXPECT_EQ(stats.verified_at, std::vector<int>{10});
   EXPECT_EQ(stats.accepted_at, std::vector<int>{10});
@@ -124,18 +112,15 @@ TEST(EnginePlanner, LearnsNothingFromDraftsBehindTheRejectedOne) {
 // drafter runs at the 8th and 32nd of the steps without it.
 TEST(EnginePlanner, ParksADrafterThatCostsMoreThanItSaves) {
   const Script dear{.right = {1}, .time = std::chrono::milliseconds(2)};
-  const Script free{.right = {1}};
-  for (const bool lookup : {false, true}) {
-    EXPECT_EQ(RunScript(dear, 50, TwentiethPerRow(0.1), {}, lookup).runs, 4) << "with look-up: " << lookup;
-    EXPECT_EQ(RunScript(free, 50, TwentiethPerRow(1000), {}, lookup).runs, 24) << "with look-up: " << lookup;
-  }
+  const Script cheap{.right = {1}};
+  EXPECT_EQ(RunScript(dear, 50, TwentiethPerRow(0.1)).runs, 4);
+  EXPECT_EQ(RunScript(cheap, 50, TwentiethPerRow(1000)).runs, 24);
 }
 
-// So do wrong ones, whatever the drafter thinks of them.
+// Wrong drafts park it too, whatever it thinks of them.
 TEST(EnginePlanner, ParksADrafterThatIsWrong) {
   const Script wrong{.right = {0}, .confidence = 0.9f};
-  for (const bool lookup : {false, true})
-    EXPECT_LE(RunScript(wrong, 50, TwentiethPerRow(1000), {}, lookup).runs, 6) << "with look-up: " << lookup;
+  EXPECT_LE(RunScript(wrong, 50, TwentiethPerRow(1000)).runs, 6);
 }
 
 }  // namespace

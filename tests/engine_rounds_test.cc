@@ -110,7 +110,8 @@ TEST(EngineRounds, TauCountsCommittedTokensOnly) {
   EXPECT_GT(inside, 2) << "no reply ended inside a block";
 }
 
-// Blocks of two right drafts and two wrong ones, until three more tokens are wanted and then none.
+// Two right drafts a block and a wrong one behind them. The fourth block has room for three, the fifth for
+// none.
 TEST(EngineRounds, StatisticsCountByPlaceInTheBlock) {
   TinyModel model;
   const Reply whole = Plain(model, MakeRequest(14));
