@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <numbers>
 
 #include "replies.h"
 
@@ -108,6 +110,20 @@ TEST(EngineRounds, TauCountsCommittedTokensOnly) {
   EXPECT_GT(inside, 2) << "no reply ended inside a block";
 }
 
+// Two right drafts a block and a wrong one behind them. The fourth block has room for three, the fifth for
+// none.
+TEST(EngineRounds, StatisticsCountByPlaceInTheBlock) {
+  TinyModel model;
+  const Reply whole = Plain(model, MakeRequest(14));
+  const SequenceStats stats = RunWithOracle(model, MakeRequest(14), Oracle(whole.tokens, 3), 4).stats;
+  EXPECT_EQ(stats.rounds, 5);
+  EXPECT_EQ(stats.verified_at, (std::vector<int>{4, 4, 4, 3}));
+  EXPECT_EQ(stats.reached_at, (std::vector<int>{4, 4, 4, 0}));
+  EXPECT_EQ(stats.accepted_at, (std::vector<int>{4, 4, 0, 0}));
+  EXPECT_EQ(stats.drafted, 15);
+  EXPECT_EQ(stats.accepted, 8);
+}
+
 TEST(EngineRounds, NoDraftIsVerifiedForTheLastToken) {
   TinyModel model;
   const Reply whole = Plain(model, MakeRequest(17));
@@ -134,6 +150,44 @@ TEST(EngineRounds, RejectedRowsGiveTheirBlocksBack) {
     EXPECT_GT(steps, 80 / (wrong_every + 1));
     EXPECT_EQ(model.blocks->free_blocks(), model.blocks->blocks());
   }
+}
+
+// Draws drafts between two tokens, the second twice as often at kHot.
+class Pair : public Drafter {
+ public:
+  static constexpr std::array<int32_t, 2> kTokens = {16, 17};
+  static constexpr float kHot = 20;
+  int max_tokens() const override { return 12; }
+  void Begin(SequenceId, std::span<const int32_t>) override {}
+  void Propose(std::span<ProposeRequest> requests) override {
+    for (const ProposeRequest& request : requests) {
+      for (int k = 0; k < request.max_tokens; ++k) {
+        std::array<float, 2> logits = {0, kHot * std::numbers::ln2_v<float>};
+        request.sampler->Draw(kTokens, logits, request.proposal);
+      }
+    }
+  }
+  void Observe(std::span<const ObservedRows>) override {}
+  void End(SequenceId) override {}
+};
+
+// The target takes both about equally often. Of twelve such drafts whole blocks keep half as many again as
+// tokens one by one, in the mean.
+TEST(EngineRounds, BlockVerificationKeepsMoreDrafts) {
+  TinyModel model;
+  int rounds[2] = {};
+  for (const bool blocks : {false, true}) {
+    Pair drafter;
+    Engine engine(*model.target, *model.blocks, &drafter, nullptr, {},
+                  {.fixed_draft = 12, .accept_blocks = blocks});
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      Request request = MakeRequest(100, seed);
+      request.sampling = {.temperature = Pair::kHot, .top_k = 2};
+      for (const int32_t token : Pair::kTokens) request.sampling.logit_bias.push_back({token, 100.0f});
+      rounds[blocks] += RunOne(engine, request).stats.rounds;
+    }
+  }
+  EXPECT_LT(rounds[true], 0.85 * rounds[false]);
 }
 
 }  // namespace

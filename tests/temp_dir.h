@@ -1,4 +1,4 @@
-// A scratch folder for a test.
+// A place for a test's files that no other test, process or checkout shares.
 #pragma once
 
 #include <cstdlib>
@@ -17,6 +17,8 @@ class TempDir {
     DSPARK_CHECK(mkdtemp(name.data()) != nullptr);
     path_ = name;
   }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
   ~TempDir() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);

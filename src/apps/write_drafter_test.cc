@@ -8,6 +8,7 @@
 
 #include "apps/drafter_info.h"
 #include "core/mapped_file.h"
+#include "temp_dir.h"
 #include "test_data.h"
 #include "tiny_drafter.h"
 
@@ -20,12 +21,7 @@ using ::testing::HasSubstr;
 
 class WriteDrafterTest : public testing::Test {
  protected:
-  WriteDrafterTest() : dir_(testing::TempDir() + "dspark_write_drafter") {
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-  }
-
-  std::string Path(const std::string& name) const { return dir_ + "/" + name; }
+  std::string Path(const std::string& name) const { return dir_.path() + "/" + name; }
   DrafterFiles Made(const DrafterDirectory& d, const std::string& name = "in") const {
     return Open(d.Write(Path(name)));
   }
@@ -48,7 +44,7 @@ class WriteDrafterTest : public testing::Test {
     return status.ok() ? "" : status.error().text;
   }
 
-  std::string dir_;
+  const test::TempDir dir_;
 };
 
 void ExpectSameConfig(const DrafterConfig& a, const DrafterConfig& b) {
@@ -100,7 +96,7 @@ TEST_F(WriteDrafterTest, DirectoryToGgufAndBack) {
     ExpectSameConfig(source.config, back.config);
     ExpectSameTensors(source, back);
   }
-  EXPECT_EQ(std::distance(fs::directory_iterator(dir_), {}), 3) << "something temporary is left";
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir_.path()), {}), 3) << "something temporary is left";
 }
 
 TEST_F(WriteDrafterTest, Eagle3DirectoryAndZlabKeepTheirForm) {
@@ -204,8 +200,8 @@ TEST_F(WriteDrafterTest, InfoSaysWhatItIs) {
 // The files of llama.cpp's converter, tensor for tensor.
 TEST(GoldenWriteDrafter, GgufIsWhatLlamaCppsConverterWrites) {
   DSPARK_SKIP_WITHOUT_GOLDEN("drafters/gguf/dspark_vanilla.gguf");
-  const std::string golden = test::GoldenDir() + "/drafters/",
-                    path = testing::TempDir() + "dspark_golden.gguf";
+  const test::TempDir dir;
+  const std::string golden = test::GoldenDir() + "/drafters/", path = dir.path() + "/x.gguf";
   for (const std::string name : {"dspark_vanilla", "dflash"}) {
     const auto source = OpenDrafter(golden + name);
     const auto theirs_file = MappedFile::Open(golden + "gguf/" + name + ".gguf");
@@ -232,7 +228,6 @@ TEST(GoldenWriteDrafter, GgufIsWhatLlamaCppsConverterWrites) {
       EXPECT_EQ(mine->strings, value.strings) << key;
     }
   }
-  fs::remove(path);
 }
 
 }  // namespace

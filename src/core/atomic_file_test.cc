@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "temp_dir.h"
+
 namespace dspark {
 namespace {
 
@@ -18,9 +20,8 @@ std::string Text(const std::string& path) {
 }
 
 TEST(AtomicFile, AppearsWholeOrNotAtAll) {
-  const std::string dir = testing::TempDir() + "dspark_atomic_file", path = dir + "/x";
-  fs::remove_all(dir);
-  fs::create_directories(dir);
+  const test::TempDir dir;
+  const std::string path = dir.path() + "/x";
   std::ofstream(path) << "old";
   {
     auto abandoned = AtomicFile::Create(path);
@@ -34,12 +35,13 @@ TEST(AtomicFile, AppearsWholeOrNotAtAll) {
   EXPECT_EQ(Text(path), "old");
   EXPECT_TRUE(file->Commit().ok());
   EXPECT_EQ(Text(path), "new");
-  EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 1);
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), {}), 1);
 }
 
 // What the first failing write said is what Commit says, however much is written after it.
 TEST(AtomicFile, AWriteThatFailsIsNotForgotten) {
-  const std::string path = testing::TempDir() + "dspark_atomic_full";
+  const test::TempDir dir;
+  const std::string path = dir.path() + "/x";
   rlimit before;
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);

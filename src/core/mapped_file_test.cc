@@ -3,12 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
+
+#include "temp_dir.h"
 
 namespace dspark {
 namespace {
@@ -17,19 +17,13 @@ using testing::HasSubstr;
 
 class MappedFileTest : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = std::filesystem::temp_directory_path() / ("dspark_mapped_" + std::to_string(getpid()));
-    std::filesystem::create_directory(dir_);
-  }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
-
   std::string Write(const std::string& name, const std::string& content) {
-    const auto path = dir_ / name;
+    const std::string path = dir_.path() + "/" + name;
     std::ofstream(path, std::ios::binary) << content;
     return path;
   }
 
-  std::filesystem::path dir_;
+  const test::TempDir dir_;
 };
 
 std::string Text(const MappedFile& file) { return {file.bytes().begin(), file.bytes().end()}; }
@@ -44,12 +38,12 @@ TEST_F(MappedFileTest, ReadsWhatIsThere) {
 
 TEST_F(MappedFileTest, SaysWhyItCannot) {
   const auto error = [](const std::string& path) { return MappedFile::Open(path).error().text; };
-  const std::string missing = dir_ / "missing";
+  const std::string missing = dir_.path() + "/missing";
   EXPECT_THAT(error(missing), HasSubstr(missing));
   EXPECT_THAT(error(missing), HasSubstr("No such file"));
-  EXPECT_THAT(error(dir_), HasSubstr("directory"));
+  EXPECT_THAT(error(dir_.path()), HasSubstr("directory"));
   EXPECT_THAT(error(Write("empty", "")), HasSubstr("empty"));
-  const std::string pipe = dir_ / "pipe";
+  const std::string pipe = dir_.path() + "/pipe";
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   EXPECT_THAT(error(pipe), HasSubstr("not a regular file"));
 }

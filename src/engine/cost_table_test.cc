@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <thread>
@@ -94,9 +93,8 @@ TEST(CostTable, IsReadMonotoneHoweverItMoves) {
 }
 
 TEST(CostTable, SurvivesTheDisk) {
-  const auto dir = std::filesystem::temp_directory_path() / "dspark-cost-table-test";
-  std::filesystem::remove_all(dir);
-  const std::string path = (dir / "sub" / "costs.json").string();
+  const test::TempDir dir;
+  const std::string path = dir.path() + "/sub/costs.json";
   EXPECT_FALSE(LoadCosts(path).ok());
   ASSERT_TRUE(SaveCosts(path, CostTable({{1, 1.25}, {4, 2.5}})).ok());
   const auto loaded = LoadCosts(path);
@@ -108,7 +106,6 @@ TEST(CostTable, SurvivesTheDisk) {
     std::ofstream(path) << bad;
     EXPECT_FALSE(LoadCosts(path).ok()) << bad;
   }
-  std::filesystem::remove_all(dir);
 }
 
 // A target whose passes take `ms_per_pass`, whatever their rows.

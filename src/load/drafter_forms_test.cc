@@ -7,6 +7,7 @@
 #include "golden_tensors.h"
 #include "load/drafter_files.h"
 #include "load/drafter_tensors.h"
+#include "temp_dir.h"
 #include "test_data.h"
 #include "tiny_drafter.h"
 
@@ -17,7 +18,10 @@ using test::DrafterDirectory;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::string Dir() { return testing::TempDir() + "dspark_drafter_form"; }
+const std::string& Dir() {
+  static const test::TempDir dir;
+  return dir.path();
+}
 
 DrafterFiles Open(const std::string& path) {
   auto files = OpenDrafter(path);

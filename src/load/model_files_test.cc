@@ -9,6 +9,7 @@
 #include "golden_tensors.h"
 #include "load/hf_weights.h"
 #include "load/model_listing.h"
+#include "temp_dir.h"
 #include "test_data.h"
 #include "tiny_gguf.h"
 
@@ -20,8 +21,9 @@ using test::WriteFile;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::string TempDir(const std::string& name) {
-  const std::string dir = testing::TempDir() + "dspark_" + name;
+std::string EmptyDir(const std::string& name) {
+  static const test::TempDir root;
+  const std::string dir = root.path() + "/" + name;
   fs::remove_all(dir);
   fs::create_directories(dir);
   return dir;
@@ -33,7 +35,7 @@ std::string ErrorOf(const std::string& path) {
 }
 
 TEST(OpenModel, ATinyGgufOfEveryType) {
-  const std::string dir = TempDir("tiny");
+  const std::string dir = EmptyDir("tiny");
   for (const TensorType type : {TensorType::kF32, TensorType::kF16, TensorType::kBF16, TensorType::kQ4_0,
                                 TensorType::kQ4_1, TensorType::kQ8_0}) {
     const std::string path =
@@ -55,7 +57,7 @@ TEST(OpenModel, ATinyGgufOfEveryType) {
 }
 
 TEST(OpenModel, ATinyGgufHasAWorkingTokenizer) {
-  const auto model = OpenModel(test::WriteTinyLlamaGguf(TempDir("tokenizer"), 1));
+  const auto model = OpenModel(test::WriteTinyLlamaGguf(EmptyDir("tokenizer"), 1));
   ASSERT_TRUE(model.ok()) << model.error().text;
   ASSERT_NE(model->tokenizer, nullptr);
   EXPECT_EQ(model->tokenizer->vocab(), model->config.vocab);
@@ -67,14 +69,14 @@ TEST(OpenModel, ATinyGgufHasAWorkingTokenizer) {
 }
 
 TEST(OpenModel, AGgufWithoutATokenizerOpens) {
-  const auto model = OpenModel(test::WriteTinyLlamaGguf(TempDir("no_tokenizer"), 1, {.tokenizer = false}));
+  const auto model = OpenModel(test::WriteTinyLlamaGguf(EmptyDir("no_tokenizer"), 1, {.tokenizer = false}));
   ASSERT_TRUE(model.ok()) << model.error().text;
   EXPECT_EQ(model->tokenizer, nullptr);
   EXPECT_EQ(model->chat_template, "");
 }
 
 TEST(OpenModel, TensorsMustBeThoseOfALlama) {
-  const std::string dir = TempDir("tensors");
+  const std::string dir = EmptyDir("tensors");
   const auto error_with = [&](auto&& break_it) {
     test::GgufBuilder b = test::BuildTinyLlama(1);
     break_it(b);
@@ -107,7 +109,7 @@ TEST(OpenModel, TensorsMustBeThoseOfALlama) {
 }
 
 TEST(OpenModel, OtherPathsEndInOneLine) {
-  const std::string dir = TempDir("other");
+  const std::string dir = EmptyDir("other");
   EXPECT_THAT(ErrorOf(dir), HasSubstr("no config.json in this directory"));
   EXPECT_THAT(ErrorOf(dir + "/absent.gguf"), HasSubstr("absent.gguf: cannot open"));
   EXPECT_THAT(ErrorOf(WriteFile(dir + "/text", "hello")), HasSubstr("neither a GGUF file nor"));
@@ -134,7 +136,7 @@ class GoldenDirectory : public testing::Test {
 
   // A copy of a golden directory with config.json's text changed.
   static std::string Changed(const std::string& name, const std::string& from, const std::string& to) {
-    const std::string dir = TempDir("changed");
+    const std::string dir = EmptyDir("changed");
     fs::create_symlink(Path(name) + "/model.safetensors", dir + "/model.safetensors");
     std::ifstream in(Path(name) + "/config.json");
     std::string config(std::istreambuf_iterator<char>(in), {});
@@ -283,7 +285,7 @@ class GoldenShards : public testing::Test {
 
   // A copy that may be broken.
   static std::string Copy() {
-    const std::string dir = TempDir("shards");
+    const std::string dir = EmptyDir("shards");
     fs::copy(test::GoldenDir() + "/targets/qwen3_tied", dir, fs::copy_options::recursive);
     for (const auto& file : fs::directory_iterator(dir)) {
       fs::permissions(file, fs::perms::owner_write, fs::perm_options::add);
@@ -354,7 +356,7 @@ TEST_F(GoldenShards, ErrorsAreOneLine) {
 TEST(OpenModel, Qwen3Gguf) {
   const test::TinyLlama shape{.architecture = "qwen3", .head_dim = 32};
   test::GgufBuilder b = test::BuildTinyLlama(1, shape);
-  const std::string path = TempDir("qwen3") + "/x.gguf";
+  const std::string path = EmptyDir("qwen3") + "/x.gguf";
   const auto model = OpenModel(WriteFile(path, b.Build()));
   ASSERT_TRUE(model.ok()) << model.error().text;
   EXPECT_TRUE(model->config.qk_norm);

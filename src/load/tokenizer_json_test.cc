@@ -1,11 +1,11 @@
 #include "load/tokenizer_json.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "temp_dir.h"
 
 namespace dspark {
 namespace {
@@ -23,7 +23,6 @@ Json Minimal() {
 
 class TokenizerJsonTest : public testing::Test {
  protected:
-  void TearDown() override { std::filesystem::remove(path_); }
   Result<TokenizerSpec> ReadText(const std::string& text) {
     std::ofstream(path_) << text;
     return TokenizerSpecFromJson(path_);
@@ -40,8 +39,8 @@ class TokenizerJsonTest : public testing::Test {
     EXPECT_TRUE(spec.ok()) << spec.error().text;
     return spec->pre;
   }
-  const std::string path_ =
-      (std::filesystem::temp_directory_path() / ("tokenizer_json_test." + std::to_string(getpid()))).string();
+  const test::TempDir dir_;
+  const std::string path_ = dir_.path() + "/tokenizer.json";
 };
 
 TEST_F(TokenizerJsonTest, ReadsAllParts) {
