@@ -24,5 +24,6 @@ Command AddBench(CLI::App& app);
 Command AddConvert(CLI::App& app);
 Command AddInfo(CLI::App& app);
 Command AddPull(CLI::App& app);
+Command AddTrain(CLI::App& app);
 
 }  // namespace dspark

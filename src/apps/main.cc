@@ -61,6 +61,7 @@ int main(int argc, char** argv) {
   add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
   add("convert", "Write a drafter in another form", dspark::AddConvert);
   add("pull", "Get the default model", dspark::AddPull);
+  add("train", "Train a drafter for a model (--help: how)", dspark::AddTrain);
 
   try {
     app.parse(Arguments(argc, argv));
