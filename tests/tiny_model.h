@@ -2,34 +2,15 @@
 // no real one.
 #pragma once
 
-#include <filesystem>
 #include <memory>
-#include <string>
-#include <vector>
+#include <optional>
 
 #include "engine/engine.h"
 #include "load/model_files.h"
+#include "temp_dir.h"
 #include "tiny_gguf.h"
 
 namespace dspark::test {
-
-// A folder of its own under the system's temporary directory, removed at the end.
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "dspark-test-XXXXXX").string();
-    DSPARK_CHECK(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 struct TinyModelOptions {
   TinyLlama shape = {};

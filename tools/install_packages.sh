@@ -4,7 +4,7 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libcli11-dev
-       python3 python3-pip ca-certificates)
+       zlib1g-dev libzstd-dev python3 python3-pip ca-certificates)
 testing=(libgtest-dev libgmock-dev clang-format clang-tidy git python3-numpy)
 case ${1:-} in
   build) wanted=("${build[@]}") ;;

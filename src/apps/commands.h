@@ -23,6 +23,7 @@ Command AddRun(CLI::App& app);
 Command AddBench(CLI::App& app);
 Command AddConvert(CLI::App& app);
 Command AddInfo(CLI::App& app);
+Command AddPrepare(CLI::App& app);
 Command AddPull(CLI::App& app);
 Command AddTrain(CLI::App& app);
 

@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   add("bench", "Measure decode, verify and prefill speed", dspark::AddBench);
   add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
   add("convert", "Write a drafter in another form", dspark::AddConvert);
+  add("prepare", "Make training data: split, cache", dspark::AddPrepare);
   add("pull", "Get the default model", dspark::AddPull);
   add("train", "Train a drafter for a model (--help: how)", dspark::AddTrain);
 
