@@ -135,6 +135,10 @@ function(dspark_benchmarks)
     add_executable(${program} bench/${program}.cc)
     target_link_libraries(${program} PRIVATE dspark_engine)
   endforeach()
+  if(DSPARK_BUILD_TRAIN)
+    add_executable(train_speed bench/train_speed.cc)
+    target_link_libraries(train_speed PRIVATE dspark_train)
+  endif()
 endfunction()
 
 # Fuzz targets: fuzz/x_fuzz.cc, one binary each, libFuzzer's main.
