@@ -15,6 +15,7 @@ Command AddPrepare(CLI::App& app) {
     (*commands)[sub] = make(*sub);
   };
   add("split", "Conversations to train.jsonl and held_out.jsonl", AddPrepareSplit);
+  add("cache", "The target's hidden states for conversations, on disk", AddPrepareCache);
   return [&app, commands] { return commands->at(app.get_subcommands().front())(); };
 }
 

@@ -6,5 +6,6 @@
 namespace dspark {
 
 Command AddPrepareSplit(CLI::App& app);
+Command AddPrepareCache(CLI::App& app);
 
 }  // namespace dspark

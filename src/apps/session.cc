@@ -11,21 +11,6 @@
 namespace dspark {
 namespace {
 
-Result<Isa> ResolveIsa(const std::string& name) {
-  if (name.empty()) return DetectIsa();
-  const auto isa = IsaFromName(name);
-  if (!isa) return MakeError("--isa {}: unknown; use reference, avx2 or avx512_vnni", name);
-  if (!IsaSupported(*isa))
-    return MakeError("--isa {}: this processor does not have it; leave --isa out", name);
-  return *isa;
-}
-
-Result<KvType> ResolveKv(const std::string& name) {
-  if (name == "f16") return KvType::kF16;
-  if (name == "f32") return KvType::kF32;
-  return MakeError("--kv {}: unknown; use f16 or f32", name);
-}
-
 // A cost table holds for one processor, model file, thread count, instruction set, context, and type of
 // weights and of K/V.
 std::string CostPath(const std::string& model, const Session& session) {
@@ -67,6 +52,21 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options) {
   app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]");
   app.add_option("--isa", options->isa,
                  "Instruction set: reference, avx2 or avx512_vnni [the best there is]");
+}
+
+Result<Isa> ResolveIsa(const std::string& name) {
+  if (name.empty()) return DetectIsa();
+  const auto isa = IsaFromName(name);
+  if (!isa) return MakeError("--isa {}: unknown; use reference, avx2 or avx512_vnni", name);
+  if (!IsaSupported(*isa))
+    return MakeError("--isa {}: this processor does not have it; leave --isa out", name);
+  return *isa;
+}
+
+Result<KvType> ResolveKv(const std::string& name) {
+  if (name == "f16") return KvType::kF16;
+  if (name == "f32") return KvType::kF32;
+  return MakeError("--kv {}: unknown; use f16 or f32", name);
 }
 
 Result<std::string> ResolveModel(const std::string& model) {

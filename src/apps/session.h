@@ -49,4 +49,8 @@ struct Session {
 // default model. Error: there is no such file, or the model is not pulled yet.
 Result<std::string> ResolveModel(const std::string& model);
 
+// Values of --isa and --kv. Error: an unknown name, or what this processor does not have.
+Result<Isa> ResolveIsa(const std::string& name);
+Result<KvType> ResolveKv(const std::string& name);
+
 }  // namespace dspark

@@ -45,7 +45,7 @@ Result<bool> LineReader::Fill() {
   return n > 0;
 }
 
-Result<bool> LineReader::Next(std::string* line) {
+Result<bool> LineReader::NextLine(std::string* line) {
   size_t searched = at_, end;
   while ((end = buffer_.find('\n', searched)) == std::string::npos) {
     searched = buffer_.size() - at_;
@@ -59,6 +59,13 @@ Result<bool> LineReader::Next(std::string* line) {
   at_ = std::min(end + 1, buffer_.size());
   ++number_;
   return true;
+}
+
+Result<bool> LineReader::Next(std::string* line) {
+  for (;;) {
+    DSPARK_ASSIGN_OR_RETURN(const bool more, NextLine(line));
+    if (!more || line->find_first_not_of(" \t\r") != std::string::npos) return more;
+  }
 }
 
 }  // namespace dspark

@@ -16,8 +16,8 @@ class LineReader {
   // Error: missing, unreadable, or no file.
   static Result<LineReader> Open(const std::string& path);
 
-  // Puts the next line, without its "\n", into `line`; false at the end. Error: damaged gzip, or a line of
-  // more than 256 MB.
+  // Puts the next line that is not blank, without its "\n", into `line`; false at the end. Error: damaged
+  // gzip, or a line of more than 256 MB.
   Result<bool> Next(std::string* line);
 
   // Of the line last read: "file:line", counted from 1.
@@ -29,6 +29,7 @@ class LineReader {
   };
   LineReader(std::string path, gzFile_s* file) : path_(std::move(path)), file_(file) {}
   Result<bool> Fill();
+  Result<bool> NextLine(std::string* line);
 
   std::string path_;
   std::unique_ptr<gzFile_s, Close> file_;

@@ -5,16 +5,21 @@
 namespace dspark {
 
 Status RejectedRows::Add(const std::string& where, const std::string& reason, const std::string& row) {
+  if (++count_ <= 5) first_.push_back(fmt::format("{}: {}", where, reason));
+  if (path_.empty()) return {};
   if (!file_) {
     DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path_));
     file_.emplace(std::move(file));
   }
-  if (++count_ <= 5) first_.push_back(fmt::format("{}: {}", where, reason));
   const nlohmann::ordered_json line = {{"where", where}, {"reason", reason}, {"row", row}};
   file_->Write(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   return {};
 }
 
-Status RejectedRows::Commit() { return file_ ? file_->Commit() : Status(); }
+Status RejectedRows::Commit() {
+  const Status written = file_ ? file_->Commit() : Status();
+  file_.reset();
+  return written;
+}
 
 }  // namespace dspark

@@ -12,11 +12,13 @@ namespace dspark {
 
 class RejectedRows {
  public:
-  // `path` is written when there are any: {"where": "file:line", "reason", "row"}, a line each.
+  // `path`, unless empty, is written when there are any: {"where": "file:line", "reason", "row"}, a line
+  // each.
   explicit RejectedRows(std::string path) : path_(std::move(path)) {}
 
   // Error: the file cannot be made.
   Status Add(const std::string& where, const std::string& reason, const std::string& row);
+  // Closes the file; may be called again when no row was added since.
   Status Commit();
 
   int64_t count() const { return count_; }

@@ -53,7 +53,6 @@ class Splitter {
     while (!Full()) {
       DSPARK_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
       if (!more) break;
-      if (row.find_first_not_of(" \t\r") == std::string::npos) continue;
       auto conversation = ParseConversation(row);
       const Status added = conversation ? Add(*conversation) : conversation.error();
       ++index_;

@@ -43,13 +43,13 @@ AddedTokenMatcher MatcherOf(const std::vector<Added>& added, bool normalized, bo
   return AddedTokenMatcher(chosen);
 }
 
-// Calls on_text(view) and on_id(id) for what stands between the matches and for the matches, in order.
+// Calls on_text(view) and on_id(id, view) for what stands between the matches and for the matches, in order.
 template <class OnText, class OnId>
 void SplitOnAdded(const AddedTokenMatcher& matcher, std::string_view text, OnText on_text, OnId on_id) {
   size_t from = 0;
   while (const auto match = matcher.Find(text, from)) {
     if (match->begin > from) on_text(text.substr(from, match->begin - from));
-    on_id(match->id);
+    on_id(match->id, text.substr(match->begin, match->end - match->begin));
     from = match->end;
   }
   if (from < text.size()) on_text(text.substr(from));
@@ -57,6 +57,25 @@ void SplitOnAdded(const AddedTokenMatcher& matcher, std::string_view text, OnTex
 
 struct Matchers {
   AddedTokenMatcher raw, normalized;
+};
+
+// Text without added tokens to ids: cut into pieces, and these merged.
+class PlainEncoder {
+ public:
+  PlainEncoder(const Bpe& bpe, const PieceRegex& regex) : bpe_(bpe), scanner_(regex) {}
+
+  void Append(std::string_view plain, std::vector<int32_t>* ids) {
+    for (size_t begin = 0; begin < plain.size();) {
+      const size_t length = scanner_.Next(plain, begin);
+      bpe_.Encode(plain.substr(begin, length), &scratch_, ids);
+      begin += length;
+    }
+  }
+
+ private:
+  const Bpe& bpe_;
+  PieceScanner scanner_;
+  Bpe::Scratch scratch_;
 };
 
 }  // namespace
@@ -71,6 +90,20 @@ struct Tokenizer::Impl {
 
   Matchers MatchersFor(bool parse_special) const {
     return {MatcherOf(added, false, parse_special), MatcherOf(added, true, parse_special)};
+  }
+
+  // Calls on_plain(view) for each piece of text between added tokens, and on_id(id, view) for those.
+  template <class OnPlain, class OnId>
+  void Walk(std::string_view text, bool parse_special, OnPlain on_plain, OnId on_id) const {
+    std::string repaired;
+    if (!IsValidUtf8(text)) text = repaired = ReplaceInvalidUtf8(text);
+    const Matchers& matchers = parse_special ? with_special : without_special;
+    const auto on_raw = [&](std::string_view raw) {
+      std::string normal;
+      if (nfc && !IsPlainNfc(raw)) raw = normal = Nfc(raw);
+      SplitOnAdded(matchers.normalized, raw, on_plain, on_id);
+    };
+    SplitOnAdded(matchers.raw, text, on_raw, on_id);
   }
 
   const std::vector<Added> added;
@@ -94,29 +127,40 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Make(TokenizerSpec spec) {
 }
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool parse_special) const {
-  std::string repaired;
-  if (!IsValidUtf8(text)) text = repaired = ReplaceInvalidUtf8(text);
-
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 3);
-  PieceScanner scanner(impl_->regex);
-  Bpe::Scratch scratch;
-  const auto on_id = [&](int32_t id) { ids.push_back(id); };
-  const auto on_pieces = [&](std::string_view plain) {
-    for (size_t begin = 0; begin < plain.size();) {
-      const size_t length = scanner.Next(plain, begin);
-      impl_->bpe.Encode(plain.substr(begin, length), &scratch, &ids);
-      begin += length;
+  PlainEncoder encoder(impl_->bpe, impl_->regex);
+  impl_->Walk(
+      text, parse_special, [&](std::string_view plain) { encoder.Append(plain, &ids); },
+      [&](int32_t id, std::string_view) { ids.push_back(id); });
+  return ids;
+}
+
+EncodedText Tokenizer::EncodeWithOffsets(std::string_view text, bool parse_special) const {
+  EncodedText encoded;
+  PlainEncoder encoder(impl_->bpe, impl_->regex);
+  const auto on_plain = [&](std::string_view plain) {
+    size_t at = encoded.text.size();
+    encoded.text += plain;
+    encoder.Append(plain, &encoded.ids);
+    // The tokens spell the text but for bytes that no token has: each byte is the next of its kind.
+    for (size_t i = encoded.begins.size(); i < encoded.ids.size(); ++i) {
+      const std::string_view bytes = impl_->bpe.Bytes(encoded.ids[i]);
+      for (size_t j = 0; j < bytes.size(); ++j) {
+        at = encoded.text.find(bytes[j], at);
+        DSPARK_CHECK(at != std::string::npos);
+        if (j == 0) encoded.begins.push_back(at);
+        ++at;
+      }
     }
   };
-  const Matchers& matchers = parse_special ? impl_->with_special : impl_->without_special;
-  const auto on_raw = [&](std::string_view raw) {
-    std::string normal;
-    if (impl_->nfc && !IsPlainNfc(raw)) raw = normal = Nfc(raw);
-    SplitOnAdded(matchers.normalized, raw, on_pieces, on_id);
+  const auto on_id = [&](int32_t id, std::string_view matched) {
+    encoded.ids.push_back(id);
+    encoded.begins.push_back(encoded.text.size());
+    encoded.text += matched;
   };
-  SplitOnAdded(matchers.raw, text, on_raw, on_id);
-  return ids;
+  impl_->Walk(text, parse_special, on_plain, on_id);
+  return encoded;
 }
 
 std::string_view Tokenizer::TokenBytes(int32_t id) const {

@@ -36,6 +36,13 @@ struct TokenizerSpec {
   std::string where;           // file, for messages
 };
 
+// Token ids, and where in the text they stand.
+struct EncodedText {
+  std::string text;  // what the ids spell: the text as it was, but for repaired UTF-8 and NFC
+  std::vector<int32_t> ids;
+  std::vector<size_t> begins;  // of each token's first byte in `text`, ascending
+};
+
 class Tokenizer {
  public:
   // Error: a token, merge or added token that contradicts the others (with its index and `spec.where`).
@@ -46,6 +53,8 @@ class Tokenizer {
   // text become their ids: those not special always, the special ones with `parse_special`; without, the
   // characters of special tokens are plain text. No BOS is added. O(n log n), thread-safe.
   std::vector<int32_t> Encode(std::string_view text, bool parse_special) const;
+  // The same ids with their places.
+  EncodedText EncodeWithOffsets(std::string_view text, bool parse_special) const;
 
   // The bytes a token stands for; special tokens give their text. Empty for ids outside the vocabulary.
   std::string_view TokenBytes(int32_t id) const;

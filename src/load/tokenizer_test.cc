@@ -47,6 +47,24 @@ TEST(TokenizerTest, MergesWithinPieces) {
   EXPECT_EQ(tokenizer->Encode("\xFF", true), (Ids{0xEF, 0xBF, 0xBD}));
 }
 
+TEST(TokenizerTest, OffsetsPointIntoTheTextAsEncoded) {
+  using Begins = std::vector<size_t>;
+  TokenizerSpec spec = ByteSpec();
+  spec.tokens['x'] = "";  // a byte without a token
+  spec.nfc = true;
+  spec.added = {{"<a>", 300, true}, {"<s>", 301, true, /*strip_left=*/true}};
+  const auto tokenizer = MakeTokenizer(std::move(spec));
+  EncodedText encoded = tokenizer->EncodeWithOffsets("the<a>xthe  xx<s>e\u0301\xFF", true);
+  EXPECT_EQ(encoded.text, "the<a>xthe  xx<s>\u00e9\uFFFD");
+  EXPECT_EQ(encoded.ids, (Ids{257, 300, 257, ' ', ' ', 301, 0xC3, 0xA9, 0xEF, 0xBF, 0xBD}));
+  EXPECT_EQ(encoded.begins, (Begins{0, 3, 7, 10, 11, 14, 17, 18, 19, 20, 21}));
+  encoded = tokenizer->EncodeWithOffsets("a <s> the", true);
+  EXPECT_EQ(encoded.ids, (Ids{'a', 301, 258}));
+  EXPECT_EQ(encoded.begins, (Begins{0, 1, 5}));
+  for (const char* text : {"", "aaaaaaa  the\n\n the", "<a><s>", "x"})
+    EXPECT_EQ(tokenizer->EncodeWithOffsets(text, true).ids, tokenizer->Encode(text, true));
+}
+
 TEST(TokenizerTest, AddedTokensAreTheLeftmostThenTheLongest) {
   TokenizerSpec spec = ByteSpec();
   spec.added = {{"<a>", 300, true}, {"<a><b>", 301, true}, {"<b>", 302, false}, {"><", 303, true}};

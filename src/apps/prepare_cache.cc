@@ -1,0 +1,149 @@
+// dspark prepare cache: the target's hidden states for conversations, on disk.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "apps/output.h"
+#include "apps/prepare.h"
+#include "apps/pull.h"
+#include "apps/teacher_session.h"
+#include "core/clock.h"
+#include "data/write_cache.h"
+
+namespace dspark {
+namespace {
+
+struct CacheOptions {
+  SessionOptions session;
+  std::vector<std::string> inputs;
+  std::string out, taps = "auto", chat_template = "model", system, target_name;
+  int max_length = 0, min_loss_tokens = kMinLossTokens;
+  int64_t max_shard_bytes = kDefaultShardBytes;
+  bool compact = false, force = false;
+};
+
+// A line of progress on stderr: rewritten every second on a terminal, a new one every ten elsewhere.
+class ProgressLine {
+ public:
+  explicit ProgressLine(int64_t total_rows) : total_(total_rows) {}
+  ~ProgressLine() {
+    if (terminal_ && shown_) WriteMessage("\n");
+  }
+
+  void Show(const CacheProgress& now) {
+    const double ms = NowMs();
+    if (!start_) {
+      start_ = now;
+      start_ms_ = shown_ms_ = ms;
+    }
+    if (ms - shown_ms_ < (terminal_ ? 1e3 : 10e3)) return;
+    shown_ms_ = ms;
+    shown_ = true;
+    const double seconds = (ms - start_ms_) / 1e3, rows = double(now.rows - start_->rows);
+    const int left = int(rows > 0 ? seconds * double(total_ - now.rows) / rows : 0);
+    PrintMessage("{}{} of {} rows, {} samples, {:.0f} tokens/s, {}:{:02}:{:02} left{}", terminal_ ? "\r" : "",
+                 now.rows, total_, now.samples, double(now.tokens) / seconds, left / 3600, left / 60 % 60,
+                 left % 60, terminal_ ? "   " : "\n");
+  }
+
+ private:
+  const bool terminal_ = isatty(STDERR_FILENO) == 1;
+  const int64_t total_;
+  std::optional<CacheProgress> start_;
+  double start_ms_ = 0, shown_ms_ = 0;
+  bool shown_ = false;
+};
+
+CacheJob JobOf(const CacheOptions& options, const TeacherSession& session, const TrainTemplate& format) {
+  const std::string model =
+      options.session.model.empty() ? DefaultModelPackage().name : options.session.model;
+  CacheJob job{.inputs = options.inputs,
+               .out = options.out,
+               .rows = {.format = format,
+                        .max_length = session.max_length,
+                        .min_loss_tokens = options.min_loss_tokens,
+                        .rejected = options.out + "_rejected.jsonl"},
+               .settings = {}};
+  std::ranges::sort(job.inputs);  // as DeepSpec does
+  CacheManifest& manifest = job.settings.manifest;
+  manifest.form = options.compact ? CacheForm::kCompact : CacheForm::kDeepSpec;
+  manifest.shape = {.tap_layers = session.teacher->tap_layers(),
+                    .d_model = session.files.config.d_model,
+                    .vocab = session.files.config.vocab,
+                    .target_name = options.target_name.empty() ? model : options.target_name};
+  manifest.sources = job.inputs;
+  manifest.chat_template = options.chat_template;
+  manifest.max_length = session.max_length;
+  manifest.min_loss_tokens = options.min_loss_tokens;
+  manifest.project_name = "dspark";
+  manifest.exp_name = std::filesystem::path(options.out).filename().string();
+  manifest.git_sha = "unknown";
+  job.settings.max_shard_bytes = options.max_shard_bytes;
+  job.settings.made_from = fmt::format("{} system \"{}\";", session.made_from, format.system);
+  return job;
+}
+
+Result<int> Run(CacheOptions& options) {
+  while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
+  if (options.force) RemoveCache(options.out);
+  if (HoldsWholeCache(options.out)) {
+    PrintOutput("{}: holds a whole cache already; --force makes it anew\n", options.out);
+    return kExitOk;
+  }
+  DSPARK_ASSIGN_OR_RETURN(const int64_t rows, CountRows(options.inputs));
+  DSPARK_ASSIGN_OR_RETURN(const auto session,
+                          TeacherSession::Open(options.session, options.taps, options.max_length));
+  DSPARK_ASSIGN_OR_RETURN(
+      const TrainTemplate format,
+      ChooseTrainTemplate(options.chat_template, options.system, session->files.chat_template));
+  ProgressLine line(rows);
+  const auto result = WriteCache(JobOf(options, *session, format), *session->teacher,
+                                 *session->files.tokenizer, [&](const CacheProgress& p) { line.Show(p); });
+  if (!result) return result.error();
+  for (const std::string& row : result->first_rejected) PrintMessage("{}\n", row);
+  if (result->rejected > 0) {
+    PrintMessage("{0} rows cannot be used: {1}_rejected.jsonl has them all with the reasons\n",
+                 result->rejected, options.out);
+  }
+  PrintOutput("{}: {} samples; {} rows left out with less than {} supervised tokens\n", options.out,
+              result->samples, result->short_rows, options.min_loss_tokens);
+  return kExitOk;
+}
+
+}  // namespace
+
+Command AddPrepareCache(CLI::App& app) {
+  auto options = std::make_shared<CacheOptions>();
+  app.add_option("in", options->inputs, "JSONL of conversations with answers, also .gz; a list is sorted")
+      ->required();
+  app.add_option("--out", options->out, "Directory of the cache. Called again, goes on where it was ended")
+      ->required();
+  AddTeacherFlags(app, &options->session);
+  app.add_option("--taps", options->taps,
+                 "Layers whose outputs are kept, as 1,9,17; -1 is the embedding [auto: five, spread evenly]");
+  app.add_option("--max-length", options->max_length,
+                 "Tokens of a sample [the model's context, at most 4096]")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--min-loss-tokens", options->min_loss_tokens,
+                 "Leave out samples with fewer supervised tokens [14]")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_flag("--compact", options->compact,
+               "Our own form, less than half the size: 8-bit taps, zstd. Without: DeepSpec's version 2");
+  app.add_option(
+      "--template", options->chat_template,
+      "How conversations are written out: model, as the model is served, or qwen, with DeepSpec's\n"
+      "system prompt [model]");
+  app.add_option("--system", options->system, "System prompt for conversations that have none");
+  app.add_option("--target-name", options->target_name,
+                 "The target's name in the manifest, which DeepSpec compares [as -m says]");
+  app.add_option("--max-shard-bytes", options->max_shard_bytes, "A file's size at most [68719476736]")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--force", options->force, "Make a cache that exists anew");
+  return [options] { return Run(*options); };
+}
+
+}  // namespace dspark

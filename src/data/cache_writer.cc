@@ -1,0 +1,201 @@
+#include "data/cache_writer.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "core/atomic_file.h"
+#include "core/mapped_file.h"
+#include "data/compact_sample.h"
+#include "load/json_file.h"
+#include "load/unaligned.h"
+
+namespace dspark {
+namespace {
+
+namespace fs = std::filesystem;
+
+nlohmann::json SettingsJson(const CacheSettings& settings) {
+  return {{"manifest", ManifestJson(settings.manifest)},
+          {"max_shard_bytes", settings.max_shard_bytes},
+          {"made_from", settings.made_from}};
+}
+
+Status WriteWhole(const std::string& path, const std::string& text) {
+  DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  file.Write(text);
+  return file.Commit();
+}
+
+// Makes `dir` with its settings, or checks that what is there was begun with the same.
+Status Begin(const std::string& dir, const CacheSettings& settings) {
+  const std::string path = dir + "/_tmp/settings.json";
+  const nlohmann::json json = SettingsJson(settings);
+  if (FileExists(path)) {
+    DSPARK_ASSIGN_OR_RETURN(const nlohmann::json begun, ReadJsonObject(path));
+    if (begun == json) return {};
+    return MakeError("{}: was begun with other inputs or settings; use --force to make it anew", dir);
+  }
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(dir, error)) {
+    if (entry.path().filename() != "_tmp")
+      return MakeError("{}: is not empty; give another --out, or --force to empty it", dir);
+  }
+  fs::create_directories(dir + "/_tmp", error);
+  if (error) return MakeError("{}: cannot be made: {}", dir, error.message());
+  return WriteWhole(path, json.dump(2));
+}
+
+}  // namespace
+
+Result<CacheWriter::File> CacheWriter::File::Open(const std::string& path) {
+  File file(path, open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  if (file.fd_ < 0) return file.Failed();
+  return file;
+}
+
+CacheWriter::File::File(File&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+
+CacheWriter::File& CacheWriter::File::operator=(File&& other) noexcept {
+  File taken(std::move(other));
+  std::swap(path_, taken.path_);
+  std::swap(fd_, taken.fd_);
+  return *this;
+}
+
+CacheWriter::File::~File() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Error CacheWriter::File::Failed() const {
+  return MakeError("{}: cannot be written: {}; mend that and call again to go on", path_,
+                   std::strerror(errno));
+}
+
+Status CacheWriter::File::Append(const void* bytes, size_t size) {
+  const char* at = static_cast<const char*>(bytes);
+  while (size > 0) {
+    const ssize_t n = write(fd_, at, size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Failed();
+    at += n;
+    size -= size_t(n);
+  }
+  return {};
+}
+
+Status CacheWriter::File::Truncate(uint64_t size) {
+  return ftruncate(fd_, off_t(size)) == 0 ? Status() : Failed();
+}
+
+Status CacheWriter::File::Sync() { return fsync(fd_) == 0 ? Status() : Failed(); }
+
+bool CacheWriter::File::Lock() { return flock(fd_, LOCK_EX | LOCK_NB) == 0; }
+
+Result<CacheWriter> CacheWriter::Open(const std::string& dir, const CacheSettings& settings) {
+  DSPARK_RETURN_IF_ERROR(Begin(dir, settings));
+  DSPARK_ASSIGN_OR_RETURN(File progress, File::Open(dir + "/_tmp/progress"));
+  if (!progress.Lock()) return MakeError("{}: another process is writing to it", dir);
+  CacheWriter writer(dir, settings, std::move(progress));
+  DSPARK_RETURN_IF_ERROR(writer.Resume());
+  return writer;
+}
+
+std::string CacheWriter::ShardPath(uint32_t shard) const { return dir_ + "/" + ShardName(int(shard)); }
+
+// Keeps the samples that are wholly there, and drops what was begun behind them.
+Status CacheWriter::Resume() {
+  std::error_code error;
+  if (const auto file = MappedFile::Open(dir_ + "/_tmp/progress")) {  // an empty file cannot be mapped
+    for (size_t i = 0; i + sizeof(StoredSample) <= file->bytes().size(); i += sizeof(StoredSample))
+      stored_.push_back(LoadUnaligned<StoredSample>(&file->bytes()[i]));
+  }
+  const auto is_there = [&](const StoredSample& s) {
+    const auto bytes = fs::file_size(ShardPath(s.shard), error);
+    return !error && s.offset + s.bytes <= bytes;
+  };
+  while (!stored_.empty() && !is_there(stored_.back())) stored_.pop_back();
+  DSPARK_RETURN_IF_ERROR(progress_.Truncate(stored_.size() * sizeof(StoredSample)));
+  const uint32_t last = stored_.empty() ? 0 : stored_.back().shard;
+  for (uint32_t next = last + 1; fs::remove(ShardPath(next), error); ++next) {
+  }
+  DSPARK_RETURN_IF_ERROR(OpenShard(last));
+  shard_bytes_ = stored_.empty() ? 0 : stored_.back().offset + stored_.back().bytes;
+  return shard_->Truncate(shard_bytes_);
+}
+
+Status CacheWriter::OpenShard(uint32_t shard) {
+  if (shard_) DSPARK_RETURN_IF_ERROR(shard_->Sync());
+  DSPARK_ASSIGN_OR_RETURN(File file, File::Open(ShardPath(shard)));
+  shard_ = std::make_unique<File>(std::move(file));
+  shard_number_ = shard;
+  shard_bytes_ = 0;
+  return {};
+}
+
+Status CacheWriter::Append(const TrainSample& sample) {
+  const bool compact = settings_.manifest.form == CacheForm::kCompact;
+  const std::string bytes = compact ? CompactBytes(sample, settings_.manifest.shape) : DeepSpecBytes(sample);
+  const size_t tokens = compact ? size_t(CompactLength(sample.loss_mask)) : sample.ids.size();
+  if (shard_bytes_ > 0 && shard_bytes_ + bytes.size() > uint64_t(settings_.max_shard_bytes))
+    DSPARK_RETURN_IF_ERROR(OpenShard(shard_number_ + 1));
+  DSPARK_RETURN_IF_ERROR(shard_->Append(bytes.data(), bytes.size()));
+  const StoredSample stored{shard_number_, uint32_t(tokens), shard_bytes_, bytes.size()};
+  DSPARK_RETURN_IF_ERROR(progress_.Append(&stored, sizeof(stored)));
+  shard_bytes_ += bytes.size();
+  stored_.push_back(stored);
+  return {};
+}
+
+std::string CacheWriter::IndexBytes() const {
+  std::string bytes;
+  for (size_t i = 0; i < stored_.size(); ++i) {
+    if (settings_.manifest.form == CacheForm::kCompact) {
+      bytes.append(reinterpret_cast<const char*>(&stored_[i]), sizeof(StoredSample));
+    } else {
+      const DeepSpecRecord record = DeepSpecRecordOf(stored_[i], i, settings_.manifest.shape);
+      bytes.append(reinterpret_cast<const char*>(&record), sizeof(record));
+    }
+  }
+  return bytes;
+}
+
+Status CacheWriter::Finish() {
+  DSPARK_CHECK(!stored_.empty());
+  DSPARK_RETURN_IF_ERROR(shard_->Sync());
+  CacheManifest manifest = settings_.manifest;
+  manifest.samples = samples();
+  manifest.shards = int(shard_number_) + 1;
+  DSPARK_RETURN_IF_ERROR(WriteWhole(dir_ + "/_tmp/samples.idx", IndexBytes()));
+  DSPARK_RETURN_IF_ERROR(WriteWhole(dir_ + "/_tmp/manifest.json", ManifestJson(manifest).dump(2)));
+  std::error_code error;
+  for (const char* name : {"samples.idx", "manifest.json"}) {
+    fs::rename(fmt::format("{}/_tmp/{}", dir_, name), fmt::format("{}/{}", dir_, name), error);
+    if (error) return MakeError("{}/{}: cannot be written: {}", dir_, name, error.message());
+  }
+  fs::remove_all(dir_ + "/_tmp", error);
+  return {};
+}
+
+bool HoldsWholeCache(const std::string& dir) {
+  if (!FileExists(dir + "/manifest.json")) return false;
+  std::error_code ignored;
+  fs::remove_all(dir + "/_tmp", ignored);
+  return true;
+}
+
+void RemoveCache(const std::string& dir) {
+  std::error_code ignored;
+  fs::remove(dir + "/manifest.json", ignored);
+  for (int shard = 0; fs::remove(dir + "/" + ShardName(shard), ignored); ++shard) {
+  }
+  fs::remove(dir + "/samples.idx", ignored);
+  fs::remove_all(dir + "/_tmp", ignored);
+}
+
+}  // namespace dspark

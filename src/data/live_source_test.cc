@@ -1,0 +1,181 @@
+#include "data/live_source.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "core/float16.h"
+#include "core/rng.h"
+#include "data/tap_choice.h"
+#include "data/target_cache.h"
+#include "data/write_cache.h"
+#include "tiny_model.h"
+
+namespace dspark {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+test::TinyModelOptions Options(int max_rows, int blocks) {
+  test::TinyModelOptions options;
+  options.shape.layers = 3;
+  options.max_rows = max_rows;
+  options.blocks = blocks;
+  options.max_taps = 3;
+  return options;
+}
+
+std::vector<TrainTokens> RandomSamples(int vocab, std::initializer_list<int> lengths) {
+  std::vector<TrainTokens> samples;
+  uint64_t n = 0;
+  for (const int length : lengths) {
+    TrainTokens tokens;
+    for (int i = 0; i < length; ++i) {
+      tokens.ids.push_back(int32_t(UniformFloat(1, ++n, Purpose::kTest) * float(vocab)));
+      tokens.loss_mask.push_back(i > 2);
+    }
+    samples.push_back(tokens);
+  }
+  return samples;
+}
+
+// The target's own word for one sample: [T, taps * d] of all asked layers.
+std::vector<float> Direct(test::TinyModel& model, const TrainTokens& tokens, std::vector<int> taps) {
+  KvTable kv(*model.blocks);
+  EXPECT_TRUE(kv.Reserve(int(tokens.ids.size())));
+  std::vector<float> values;
+  for (int at = 0; at < int(tokens.ids.size()); ++at) {
+    const Segment segment{
+        .tokens = std::span(tokens.ids).subspan(size_t(at), 1), .position = at, .kv = &kv, .logits_from = 1};
+    const ForwardOutput output = model.target->Forward({&segment, 1}, taps);
+    values.insert(values.end(), output.taps, output.taps + output.taps_stride);
+  }
+  return values;
+}
+
+TEST(LiveSourceTest, BatchesEqualOneRowAtATime) {
+  // Passes of 24 rows cut samples in the middle; 7 blocks of 16 positions do not hold all that rows allow.
+  for (const auto& [rows, blocks] : {std::pair(24, 64), std::pair(64, 7)}) {
+    test::TinyModel model(Options(rows, blocks));
+    const auto samples = RandomSamples(model.vocab(), {1, 30, 5, 70, 2, 2, 2, 2, 2, 40});
+    auto source = LiveSource::Make(samples, Teacher(*model.target, *model.blocks, {-1, 1}), "tiny");
+    ASSERT_TRUE(source.ok()) << source.error().text;
+    EXPECT_EQ((*source)->size(), 10);
+    EXPECT_EQ((*source)->shape().vocab, model.vocab());
+    const std::vector<int64_t> indices = {3, 9, 0, 1, 2, 4, 5, 6, 7, 8, 3};
+    const auto read = (*source)->Read(indices);
+    ASSERT_TRUE(read.ok()) << read.error().text;
+    ASSERT_EQ(model.blocks->free_blocks(), blocks);
+    for (size_t i = 0; i < indices.size(); ++i) {
+      const TrainSample& sample = (*read)[i];
+      const TrainTokens& tokens = samples[size_t(indices[i])];
+      EXPECT_EQ(sample.id, indices[i]);
+      EXPECT_EQ(sample.ids, tokens.ids);
+      EXPECT_EQ(sample.loss_mask, tokens.loss_mask);
+      const auto direct = Direct(model, tokens, {-1, 1, 3});
+      const size_t d = 64;
+      ASSERT_EQ(sample.taps.size(), tokens.ids.size() * 2 * d);
+      for (size_t t = 0; t < tokens.ids.size(); ++t) {
+        EXPECT_TRUE(std::equal(&direct[t * 3 * d], &direct[t * 3 * d] + 2 * d, &sample.taps[t * 2 * d]));
+        EXPECT_TRUE(
+            std::equal(&direct[(t * 3 + 2) * d], &direct[(t * 3 + 2) * d] + d, &sample.last_hidden[t * d]));
+      }
+    }
+  }
+}
+
+TEST(LiveSourceTest, TheFinalNormCanBeTapped) {
+  test::TinyModel model(Options(64, 64));
+  auto source =
+      LiveSource::Make(RandomSamples(model.vocab(), {9}), Teacher(*model.target, *model.blocks, {3}), "");
+  const auto read = (*source)->Read({0});
+  ASSERT_TRUE(read.ok());
+  EXPECT_EQ((*read)[0].taps, (*read)[0].last_hidden);
+}
+
+TEST(LiveSourceTest, RefusesWhatDoesNotFit) {
+  test::TinyModel model(Options(64, 4));
+  const Teacher teacher(*model.target, *model.blocks, {1});
+  const auto error = [&](std::vector<TrainTokens> samples) {
+    return LiveSource::Make(std::move(samples), teacher, "").error().text;
+  };
+  EXPECT_THAT(error(RandomSamples(model.vocab(), {3, 65})), HasSubstr("sample 1 has 65 tokens"));
+  EXPECT_THAT(error({{{5, model.vocab()}, {0, 1}}}), HasSubstr("vocabulary"));
+  EXPECT_THAT(error({{}}), HasSubstr("no tokens"));
+}
+
+// The whole way from JSONL to either form of a cache, against the live source over the same rows.
+TEST(WriteCacheTest, EqualsTheLiveSource) {
+  test::TinyModel model(Options(64, 256));
+  const std::string in = model.dir.path() + "/in.jsonl";
+  std::ofstream file(in);
+  for (int i = 0; i < 30; ++i) {
+    file << fmt::format(
+        R"({{"id":{},"messages":[{{"role":"user","content":"number {}?"}},{{"role":"assistant","content":"{}"}}]}})"
+        "\n",
+        i, i, i % 5 == 0 ? "no" : "it is the number of the row");
+  }
+  file << "no row\n";
+  file.close();
+  Teacher teacher(*model.target, *model.blocks, {0, 1});
+  TrainRowOptions options;
+  options.max_length = 60;
+  options.rejected = model.dir.path() + "/rejected.jsonl";
+  CacheJob job{.inputs = {in}, .out = model.dir.path() + "/cache", .rows = options, .settings = {}};
+  job.settings.manifest.shape = {teacher.tap_layers(), 64, model.vocab(), "tiny"};
+  int64_t last_rows = 0;
+  const auto progress = [&](const CacheProgress& now) { last_rows = now.rows; };
+
+  TrainRows rows({in}, *model.files.tokenizer, options);
+  auto live = LiveSource::Make(*ReadTrainTokens(rows), teacher, "tiny");
+  for (const CacheForm form : {CacheForm::kDeepSpec, CacheForm::kCompact}) {
+    job.settings.manifest.form = form;
+    RemoveCache(job.out);
+    const auto summary = WriteCache(job, teacher, *model.files.tokenizer, progress);
+    ASSERT_TRUE(summary.ok()) << summary.error().text;
+    EXPECT_EQ(summary->samples, 24);
+    EXPECT_EQ(summary->short_rows, 6);
+    EXPECT_THAT(summary->first_rejected, ElementsAre(in + ":31: not JSON"));
+    EXPECT_EQ(last_rows, 31);
+    EXPECT_TRUE(std::filesystem::exists(options.rejected));
+    auto cache = TargetCache::Open(job.out);
+    ASSERT_TRUE(cache.ok()) << cache.error().text;
+    ASSERT_EQ(cache->size(), (*live)->size());
+    const auto cached = cache->Read({0, 13, 23}), computed = (*live)->Read({0, 13, 23});
+    for (size_t i = 0; i < 3; ++i) {
+      const TrainSample &a = (*cached)[i], &b = (*computed)[i];
+      EXPECT_EQ(a.ids, b.ids);
+      EXPECT_EQ(a.loss_mask, b.loss_mask);
+      const auto narrowed = [](float x) { return Bf16ToFloat(FloatToBf16(x)); };
+      if (form == CacheForm::kDeepSpec) {
+        EXPECT_TRUE(std::ranges::equal(a.taps, b.taps, {}, {}, narrowed));
+      }
+      for (size_t t = 3; t < b.ids.size(); ++t) {
+        if (!b.loss_mask[t]) continue;
+        EXPECT_EQ(a.last_hidden[t * 64 + 7], narrowed(b.last_hidden[t * 64 + 7]));
+      }
+    }
+  }
+  job.rows.min_loss_tokens = 1000;
+  RemoveCache(job.out);
+  EXPECT_THAT(WriteCache(job, teacher, *model.files.tokenizer, progress).error().text,
+              HasSubstr("no row has 1000"));
+}
+
+TEST(TapChoiceTest, SpreadsAndParses) {
+  EXPECT_THAT(AutoTaps(30), ElementsAre(1, 8, 14, 20, 27));  // halves to even, as Python rounds
+  EXPECT_THAT(AutoTaps(36), ElementsAre(1, 9, 17, 25, 33));
+  EXPECT_THAT(AutoTaps(8), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(AutoTaps(7), ElementsAre(0, 1, 2, 4, 5));
+  EXPECT_THAT(AutoTaps(3), ElementsAre(0, 1));
+  EXPECT_THAT(AutoTaps(2), ElementsAre(0));
+  EXPECT_THAT(AutoTaps(1), ElementsAre(-1));
+  EXPECT_THAT(*ParseTaps("-1,3,28,30", 30), ElementsAre(-1, 3, 28, 30));
+  for (const char* wrong : {"", "1,", "2,1", "1,1", "29", "31", "-2", "1;2", "a"})
+    EXPECT_THAT(ParseTaps(wrong, 30).error().text, HasSubstr("--taps")) << wrong;
+}
+
+}  // namespace
+}  // namespace dspark

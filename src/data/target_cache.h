@@ -1,0 +1,35 @@
+// A target cache on disk: samples with the target's hidden states, computed once (docs/formats.md).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/mapped_file.h"
+#include "data/cache_manifest.h"
+
+namespace dspark {
+
+// Reads either form. Shards are mapped; a sample is read when it is asked for.
+class TargetCache : public SampleSource {
+ public:
+  // Error: a file that is missing, of another size than the index says, or holds something else than the
+  // manifest says; an unfinished cache.
+  static Result<TargetCache> Open(const std::string& dir);
+
+  const SampleShape& shape() const override { return manifest_.shape; }
+  const CacheManifest& manifest() const { return manifest_; }
+  int64_t size() const override { return manifest_.samples; }
+  Result<std::vector<TrainSample>> Read(const std::vector<int64_t>& indices) override;
+
+ private:
+  TargetCache(CacheManifest manifest, MappedFile index, std::vector<MappedFile> shards)
+      : manifest_(std::move(manifest)), index_(std::move(index)), shards_(std::move(shards)) {}
+  Status CheckIndex() const;
+  Result<TrainSample> ReadOne(int64_t index) const;
+
+  CacheManifest manifest_;
+  MappedFile index_;
+  std::vector<MappedFile> shards_;
+};
+
+}  // namespace dspark

@@ -1,0 +1,73 @@
+#include "data/write_cache.h"
+
+#include "core/mapped_file.h"
+#include "core/sha256.h"
+
+namespace dspark {
+namespace {
+
+// Enough rows for passes that are full, few enough that their states stay in some 10 MB.
+constexpr size_t kBatchTokens = 2048;
+
+// What tells other inputs from those a cache was begun with.
+Result<std::string> Digests(const std::vector<std::string>& paths) {
+  std::string digests;
+  for (const std::string& path : paths) {
+    DSPARK_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+    digests += fmt::format(" {}", Sha256Hex(file.bytes()));
+  }
+  return digests;
+}
+
+// Samples until they have kBatchTokens tokens, or the rows end.
+Result<std::vector<TrainTokens>> NextBatch(TrainRows& rows, const Teacher& teacher) {
+  std::vector<TrainTokens> batch;
+  for (size_t tokens = 0; tokens < kBatchTokens;) {
+    DSPARK_ASSIGN_OR_RETURN(auto next, rows.Next());
+    if (!next) break;
+    if (const Status fits = teacher.Check(*next); !fits)
+      return MakeError("the sample of row {} {}", rows.rows(), fits.error().text);
+    tokens += next->ids.size();
+    batch.push_back(std::move(*next));
+  }
+  return batch;
+}
+
+}  // namespace
+
+Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tokenizer& tokenizer,
+                                FunctionRef<void(const CacheProgress&)> progress) {
+  CacheSettings settings = job.settings;
+  DSPARK_ASSIGN_OR_RETURN(const std::string digests, Digests(job.inputs));
+  settings.made_from += digests;
+  DSPARK_ASSIGN_OR_RETURN(CacheWriter writer, CacheWriter::Open(job.out, settings));
+  TrainRows rows(job.inputs, tokenizer, job.rows);
+  for (int64_t i = 0; i < writer.samples(); ++i) {
+    DSPARK_ASSIGN_OR_RETURN(const auto there, rows.Next());
+    if (!there) return MakeError("{}: holds more samples than the inputs give; use --force", job.out);
+  }
+  CacheProgress done{rows.rows(), writer.samples(), 0};
+  progress(done);
+  for (;;) {
+    DSPARK_ASSIGN_OR_RETURN(const std::vector<TrainTokens> batch, NextBatch(rows, teacher));
+    if (batch.empty()) break;
+    std::vector<const TrainTokens*> pointers;
+    for (const TrainTokens& tokens : batch) pointers.push_back(&tokens);
+    DSPARK_ASSIGN_OR_RETURN(const std::vector<TrainSample> samples, teacher.Run(pointers));
+    for (const TrainSample& sample : samples) {
+      DSPARK_RETURN_IF_ERROR(writer.Append(sample));
+      done.tokens += int64_t(sample.ids.size());
+    }
+    done.rows = rows.rows();
+    done.samples = writer.samples();
+    progress(done);
+  }
+  if (writer.samples() == 0) {
+    return MakeError("{}: no row has {} supervised tokens or more; are there answers in the input?", job.out,
+                     job.rows.min_loss_tokens);
+  }
+  DSPARK_RETURN_IF_ERROR(writer.Finish());
+  return CacheSummary{writer.samples(), rows.short_rows(), rows.rejected().count(), rows.rejected().first()};
+}
+
+}  // namespace dspark
