@@ -1,9 +1,9 @@
 #include "train/train_config.h"
 
-#include <cmath>
 #include <limits>
 #include <set>
 
+#include "data/tap_choice.h"
 #include "load/drafter_tensors.h"
 #include "train/train_keys.h"
 
@@ -98,14 +98,6 @@ struct ReadKeys {
   }
 };
 
-std::vector<int> SpreadTaps(int layers) {
-  std::vector<int> taps;
-  const int n = layers >= 8 ? 5 : std::min(5, layers - 1);
-  for (int i = 0; i < n; ++i)
-    taps.push_back(layers >= 8 ? int(std::nearbyint(1 + double(i) * (layers - 4) / 4)) : i);
-  return taps;
-}
-
 }  // namespace
 
 Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::string& path) {
@@ -143,7 +135,7 @@ Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& t
   c.target_width = target.d_model;
   c.target_vocab = target.vocab;
   c.target_layers = target.layers;
-  c.taps = config.taps.empty() ? SpreadTaps(target.layers) : config.taps;
+  c.taps = config.taps.empty() ? AutoTaps(target.layers) : config.taps;
   c.block_size = config.block_size;
   c.mask_token = config.mask_token < 0 ? target.vocab - 1 : config.mask_token;
   c.markov_rank = config.markov == "none" ? 0 : config.markov_rank;
