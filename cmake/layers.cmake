@@ -51,6 +51,19 @@ function(dspark_apps)
   endif()
 endfunction()
 
+# The trainer is a program of its own, which `dspark train` starts: dspark itself never links torch.
+function(dspark_trainer)
+  target_include_directories(dspark_train SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
+  separate_arguments(flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
+  target_compile_options(dspark_train PUBLIC ${flags})
+  if(EXISTS ${PROJECT_SOURCE_DIR}/src/train/main.cc)
+    add_executable(dspark-train src/train/main.cc)
+    target_link_libraries(dspark-train PRIVATE dspark_train)
+    target_compile_definitions(dspark-train PRIVATE DSPARK_VERSION="${PROJECT_VERSION}")
+    install(TARGETS dspark-train)
+  endif()
+endfunction()
+
 # Tests of a layer are one binary; tests/*_test.cc (several layers at once) are another. ctest knows a binary under up to
 # three names: plain; _golden (label golden): suites with Golden in their name, which need the golden data; _model (label
 # model): suites that begin with Model, which need the default model. Those skip loudly where their data is missing.
@@ -129,6 +142,10 @@ function(dspark_benchmarks)
     add_executable(${program} bench/${program}.cc)
     target_link_libraries(${program} PRIVATE dspark_engine)
   endforeach()
+  if(DSPARK_BUILD_TRAIN)
+    add_executable(train_speed bench/train_speed.cc)
+    target_link_libraries(train_speed PRIVATE dspark_train)
+  endif()
 endfunction()
 
 # Fuzz targets: fuzz/x_fuzz.cc, one binary each, libFuzzer's main.

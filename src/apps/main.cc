@@ -64,6 +64,7 @@ int main(int argc, char** argv) {
   add("eval", "Measure drafters on prompt sets, with a report", dspark::AddEval);
   add("calibrate", "Teach a drafter how sure it may be", dspark::AddCalibrate);
   add("pull", "Get the default model", dspark::AddPull);
+  add("train", "Train a drafter for a model (--help: how)", dspark::AddTrain);
 
   try {
     app.parse(Arguments(argc, argv));

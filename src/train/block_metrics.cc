@@ -1,0 +1,58 @@
+#include "train/block_metrics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace dspark {
+
+void BlockMetrics::Add(const BlockSlots& slots, std::span<const int64_t> at, const float* ce, const float* l1,
+                       const float* confidence) {
+  double survival = 1;
+  for (size_t i = 0; i < at.size(); ++i) {
+    const int64_t k = at[i] % slots.gamma;
+    const double accept = std::clamp(1 - 0.5 * double(l1[i]), 0.0, 1.0);
+    if (k == 0) {  // every block with a valid slot has a valid first one
+      ++blocks_;
+      tau_ += 1;
+      survival = 1;
+    }
+    survival *= accept;
+    tau_ += survival;
+    accepted_[size_t(k)] += accept;
+    ++slots_[size_t(k)];
+    const double w = double(slots.weights[size_t(at[i])]);
+    weight_ += w;
+    ce_ += w * double(ce[i]);
+    l1_ += w * double(l1[i]);
+    if (!confidence) continue;
+    const double c = 1 / (1 + std::exp(-double(confidence[i])));
+    confidence_error_ += w * std::abs(c - accept);
+    confidence_bias_ += w * (c - accept);
+  }
+}
+
+void BlockMetrics::Add(const BlockMetrics& other) {
+  for (size_t k = 0; k < slots_.size(); ++k) {
+    accepted_[k] += other.accepted_[k];
+    slots_[k] += other.slots_[k];
+  }
+  blocks_ += other.blocks_;
+  tau_ += other.tau_;
+  weight_ += other.weight_;
+  ce_ += other.ce_;
+  l1_ += other.l1_;
+  confidence_error_ += other.confidence_error_;
+  confidence_bias_ += other.confidence_bias_;
+}
+
+int64_t BlockMetrics::slots() const { return std::accumulate(slots_.begin(), slots_.end(), int64_t{0}); }
+
+double BlockMetrics::AcceptRate(int k) const {
+  const int64_t n = slots_[size_t(k)];
+  return n == 0 ? 0 : accepted_[size_t(k)] / double(n);
+}
+
+double BlockMetrics::Tau() const { return blocks_ == 0 ? 0 : tau_ / double(blocks_); }
+
+}  // namespace dspark

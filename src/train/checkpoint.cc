@@ -1,0 +1,153 @@
+#include "train/checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/atomic_file.h"
+#include "core/mapped_file.h"
+#include "load/drafter_json.h"
+#include "load/json_file.h"
+#include "load/safetensors.h"
+#include "load/tensor_file_header.h"
+
+namespace dspark {
+namespace {
+
+namespace fs = std::filesystem;
+using torch::Tensor;
+
+struct NamedTensor {
+  std::string name;
+  Tensor values;  // on the CPU
+};
+
+TensorType TypeOf(const Tensor& t) {
+  if (t.scalar_type() == torch::kInt64) return TensorType::kI64;
+  return t.scalar_type() == torch::kBFloat16 ? TensorType::kBF16 : TensorType::kF32;
+}
+
+Status WriteTensors(std::vector<NamedTensor> tensors, const std::string& path) {
+  std::vector<TensorHeader> headers;
+  for (NamedTensor& t : tensors) {
+    t.values = t.values.contiguous();
+    headers.push_back({t.name, TypeOf(t.values), t.values.sizes().vec()});
+  }
+  DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  file.Write(SafetensorsHeader(headers));
+  for (const NamedTensor& t : tensors)
+    file.Write({static_cast<const uint8_t*>(t.values.data_ptr()), t.values.nbytes()});
+  return file.Commit();
+}
+
+Status WriteText(const std::string& text, const std::string& path) {
+  DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  file.Write(text);
+  return file.Commit();
+}
+
+// DeepSpec's model.safetensors: frozen copies too.
+Result<std::vector<NamedTensor>> ModelTensors(const Checkpoint& c) {
+  DSPARK_ASSIGN_OR_RETURN(const FrozenWeights frozen, LoadFrozen(c.target, c.config, c.stored));
+  std::vector<NamedTensor> tensors = {{"embed_tokens.weight", frozen.embedding},
+                                      {"lm_head.weight", frozen.head.narrow(0, 0, c.config.backbone.vocab)}};
+  for (const Parameter& p : c.parameters.all()) tensors.push_back({p.name, p.master.cpu().to(c.stored)});
+  if (!c.config.draft_to_target.empty()) {  // as differences to the row, SpecForge's way
+    std::vector<int64_t> offsets;
+    for (size_t i = 0; i < c.config.draft_to_target.size(); ++i)
+      offsets.push_back(c.config.draft_to_target[i] - int64_t(i));
+    tensors.push_back({"d2t", torch::tensor(offsets)});
+  }
+  return tensors;
+}
+
+// Every tensor that a run goes on from, with its name there.
+std::vector<NamedTensor> StateTensors(const Checkpoint& c) {
+  std::vector<NamedTensor> tensors;
+  for (size_t i = 0; i < c.parameters.all().size(); ++i) {
+    const Parameter& p = c.parameters.all()[i];
+    tensors.push_back({"master." + p.name, p.master});
+    tensors.push_back({"first." + p.name, c.adam.first[i]});
+    tensors.push_back({"second." + p.name, c.adam.second[i]});
+  }
+  return tensors;
+}
+
+Status WriteFiles(const Checkpoint& c, const nlohmann::ordered_json& training, const std::string& dir) {
+  DSPARK_ASSIGN_OR_RETURN(std::vector<NamedTensor> model, ModelTensors(c));
+  nlohmann::ordered_json config =
+      DeepSpecConfig(c.config, c.stored == torch::kFloat32 ? TensorType::kF32 : TensorType::kBF16);
+  config["num_anchors"] = c.anchors;
+  DSPARK_RETURN_IF_ERROR(WriteText(config.dump(2) + "\n", dir + "/config.json"));
+  DSPARK_RETURN_IF_ERROR(WriteTensors(std::move(model), dir + "/model.safetensors"));
+  std::vector<NamedTensor> state = StateTensors(c);
+  for (NamedTensor& t : state) t.values = t.values.cpu();
+  DSPARK_RETURN_IF_ERROR(WriteTensors(std::move(state), dir + "/training.safetensors"));
+  return WriteText(training.dump(2) + "\n", dir + "/training.json");
+}
+
+int64_t StepOf(const fs::path& path) {
+  const std::string name = path.filename();
+  if (!name.starts_with("step_") || name == "step_latest") return -1;
+  const std::string digits = name.substr(5);
+  return digits.empty() || digits.find_first_not_of("0123456789") != std::string::npos ? -1
+                                                                                       : std::stoll(digits);
+}
+
+void RemoveOld(const std::string& dir, int kept) {
+  std::vector<fs::path> steps;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(dir, error)) {
+    if (StepOf(entry.path()) >= 0) steps.push_back(entry.path());
+  }
+  std::ranges::sort(steps, std::ranges::greater(), StepOf);
+  for (size_t i = size_t(kept); i < steps.size(); ++i) fs::remove_all(steps[i], error);
+}
+
+}  // namespace
+
+Status SaveCheckpoint(const Checkpoint& checkpoint, const nlohmann::ordered_json& training, int64_t step,
+                      int kept, const std::string& dir) {
+  const std::string name = fmt::format("step_{}", step), staging = dir + "/" + name + ".tmp";
+  std::error_code error;
+  fs::remove_all(staging, error);  // of a process that died
+  fs::create_directories(staging, error);
+  if (error) return MakeError("{}: cannot be made: {}", staging, error.message());
+  DSPARK_RETURN_IF_ERROR(WriteFiles(checkpoint, training, staging));
+  fs::remove_all(dir + "/" + name, error);
+  fs::rename(staging, dir + "/" + name, error);
+  if (error) return MakeError("{}/{}: cannot be written: {}", dir, name, error.message());
+  const std::string link = dir + "/step_latest";
+  fs::remove(link + ".tmp", error);
+  fs::create_directory_symlink(name, link + ".tmp", error);
+  if (!error) fs::rename(link + ".tmp", link, error);
+  if (error) return MakeError("{}: cannot be written: {}", link, error.message());
+  RemoveOld(dir, kept);
+  return {};
+}
+
+Result<nlohmann::json> ReadTrainingJson(const std::string& dir) {
+  const std::string path = dir + "/step_latest/training.json";
+  if (!FileExists(path)) return nlohmann::json();
+  return ReadJsonObject(path);
+}
+
+Status LoadCheckpoint(const Checkpoint& checkpoint, const std::string& dir) {
+  const at::NoGradGuard no_grad;
+  const std::string path = dir + "/step_latest/training.safetensors";
+  DSPARK_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  DSPARK_ASSIGN_OR_RETURN(const Safetensors stored, ParseSafetensors(file.bytes(), path));
+  for (NamedTensor& t : StateTensors(checkpoint)) {
+    const SafeTensor* found = stored.Find(t.name);
+    if (!found || found->type != TensorType::kF32 || t.values.sizes() != at::IntArrayRef(found->shape)) {
+      return MakeError("{}: tensor {} is missing or has another shape; start anew in another directory", path,
+                       t.name);
+    }
+    Tensor values = torch::empty(found->shape);
+    std::memcpy(values.data_ptr(), found->bytes.data(), found->bytes.size());
+    t.values.copy_(values);
+  }
+  checkpoint.parameters.RefreshLow();
+  return {};
+}
+
+}  // namespace dspark

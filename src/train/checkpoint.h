@@ -1,0 +1,34 @@
+// Checkpoints of a training run.
+//
+// DIR/step_N holds config.json and model.safetensors, DeepSpec's files of the drafter (drafters.md §12; with
+// a reduced vocabulary also d2t, which DeepSpec does not know), and training.json and training.safetensors:
+// the configuration, the steps done, fp32 masters and Adam's moments. DIR/step_latest points to the newest.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "train/adamw.h"
+#include "train/parameters.h"
+
+namespace dspark {
+
+struct Checkpoint {
+  const DrafterConfig& config;
+  const TensorSource& target;  // whose embedding and head are written with the drafter
+  Parameters& parameters;
+  AdamW& adam;
+  int anchors = 0;                              // num_anchors of config.json
+  torch::ScalarType stored = torch::kBFloat16;  // of model.safetensors
+};
+
+// `training` becomes training.json, with the key "step". Of older checkpoints `kept` - 1 stay.
+Status SaveCheckpoint(const Checkpoint& checkpoint, const nlohmann::ordered_json& training, int64_t step,
+                      int kept, const std::string& dir);
+
+// training.json of DIR/step_latest, null when there is no checkpoint.
+Result<nlohmann::json> ReadTrainingJson(const std::string& dir);
+// Masters and moments of DIR/step_latest.
+Status LoadCheckpoint(const Checkpoint& checkpoint, const std::string& dir);
+
+}  // namespace dspark

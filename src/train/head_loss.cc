@@ -1,0 +1,146 @@
+#include "train/head_loss.h"
+
+#include <torch/autograd.h>
+
+#include <algorithm>
+
+#include "train/loss_rows.h"
+
+namespace dspark {
+namespace {
+
+using torch::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+constexpr int64_t kRows = 256;  // slots whose logits are in memory at once
+
+// The distinct teacher rows of some slots, and which of them each slot has.
+struct TeacherRows {
+  std::vector<int64_t> rows;  // ascending
+  std::vector<size_t> of_slot;
+};
+
+TeacherRows Distinct(const int64_t* rows, int64_t n) {
+  TeacherRows t{{rows, rows + n}, {}};
+  std::ranges::sort(t.rows);
+  t.rows.erase(std::unique(t.rows.begin(), t.rows.end()), t.rows.end());
+  for (int64_t i = 0; i < n; ++i)
+    t.of_slot.push_back(size_t(std::ranges::lower_bound(t.rows, rows[i]) - t.rows.begin()));
+  return t;
+}
+
+template <class T>
+const LossRowKernels<T>& KernelsOf(Isa isa) {
+  if constexpr (sizeof(T) == 4) {
+    return LossRowsFloat(isa);
+  } else {
+    return LossRowsBf16(isa);
+  }
+}
+
+// Logits [n, Vd] become their gradients; ce and l1 [n] of the slots `first` … are filled in.
+template <class T>
+void LossOfRows(const HeadLossInputs& in, int64_t first, const Tensor& logits, const Tensor& teacher,
+                const TeacherRows& rows, Tensor* ce, Tensor* l1) {
+  const LossRowKernels<T>& kernels = KernelsOf<T>(in.isa);
+  const int64_t vocab = logits.size(1);
+  const auto row_of = [](const Tensor& t, size_t i) {
+    return static_cast<T*>(t.data_ptr()) + int64_t(i) * t.size(1);
+  };
+  std::vector<float> log_sums(rows.rows.size());
+  for (size_t i = 0; i < log_sums.size(); ++i)
+    log_sums[i] = kernels.log_sum_exp(row_of(teacher, i), teacher.size(1));
+  for (int64_t i = 0; i < logits.size(0); ++i) {
+    const int64_t slot = first + i, label = in.labels.data_ptr<int64_t>()[slot];
+    LossRow<T> row{.logits = row_of(logits, size_t(i)),
+                   .teacher = row_of(teacher, rows.of_slot[size_t(i)]),
+                   .teacher_log_sum = log_sums[rows.of_slot[size_t(i)]],
+                   .teacher_has_more = teacher.size(1) > vocab,
+                   .label = label < vocab ? int32_t(label) : -1,
+                   .ce_weight = in.ce_weights.data_ptr<float>()[slot],
+                   .l1_weight = in.l1_weights.data_ptr<float>()[slot]};
+    kernels.loss(vocab, &row);
+    ce->data_ptr<float>()[slot] = row.ce;
+    l1->data_ptr<float>()[slot] = row.l1;
+  }
+}
+
+// The same with torch's own operations, for tensors that do not lie in this machine's memory.
+void LossOfRowsByTorch(const HeadLossInputs& in, int64_t first, Tensor logits, const Tensor& teacher,
+                       const TeacherRows& rows, Tensor* ce, Tensor* l1) {
+  const int64_t n = logits.size(0), vocab = logits.size(1);
+  const auto slots = [&](const Tensor& t) { return t.narrow(0, first, n); };
+  const std::vector<int64_t> of_slot(rows.of_slot.begin(), rows.of_slot.end());
+  const Tensor log_p = logits.to(torch::kFloat32).log_softmax(-1), p = log_p.exp();
+  const Tensor q_all =
+      teacher.to(torch::kFloat32).softmax(-1).index_select(0, torch::tensor(of_slot).to(logits.device()));
+  const Tensor q = q_all.narrow(1, 0, vocab), outside = q_all.narrow(1, vocab, q_all.size(1) - vocab).sum(1);
+  const Tensor labels = slots(in.labels), known = labels.lt(vocab).to(torch::kFloat32);
+  const Tensor row = labels.clamp_max(vocab - 1).unsqueeze(1);
+  slots(*ce).copy_(log_p.gather(1, row).squeeze(1).neg().mul(known));
+  slots(*l1).copy_((p - q).abs().sum(1).add(outside));
+  const Tensor ce_weight = slots(in.ce_weights).mul(known).unsqueeze(1);
+  const Tensor l1_weight = slots(in.l1_weights).unsqueeze(1), sign = (p - q).sign();
+  Tensor g = p.mul(ce_weight + l1_weight * (sign - p.mul(sign).sum(1, true)));
+  g.scatter_add_(1, row, ce_weight.neg());
+  logits.copy_(g);
+}
+
+void LossOfChunk(const HeadLossInputs& in, int64_t first, const Tensor& logits, Tensor* ce, Tensor* l1) {
+  const Tensor slots = in.teacher_rows.narrow(0, first, logits.size(0)).cpu();
+  const TeacherRows rows = Distinct(slots.data_ptr<int64_t>(), slots.numel());
+  const Tensor teacher = in.teacher.index_select(0, torch::tensor(rows.rows).to(in.teacher.device()))
+                             .to(logits.scalar_type())
+                             .mm(in.teacher_head.t());
+  if (!logits.is_cpu()) return LossOfRowsByTorch(in, first, logits, teacher, rows, ce, l1);
+  if (logits.scalar_type() == torch::kFloat32)
+    return LossOfRows<float>(in, first, logits, teacher, rows, ce, l1);
+  LossOfRows<uint16_t>(in, first, logits, teacher, rows, ce, l1);
+}
+
+// Gradients are made as the losses are, while the logits are there, and only scaled in the backward pass.
+struct HeadLossFunction : Function<HeadLossFunction> {
+  static variable_list forward(AutogradContext* context, const Tensor& hidden, const Tensor& bias,
+                               const Tensor& markov_w2, const HeadLossInputs& in) {
+    const int64_t n = hidden.size(0), d = hidden.size(1);
+    const torch::ScalarType precision = in.draft_head.scalar_type();
+    const Tensor x = torch::cat({hidden, bias}, 1);
+    Tensor ce = torch::zeros({n}, hidden.options()), l1 = ce.clone(), dx = torch::empty_like(x);
+    Tensor dw2 = torch::zeros_like(markov_w2);
+    for (int64_t first = 0; first < n; first += kRows) {
+      const int64_t rows = std::min(kRows, n - first);
+      const Tensor x_rows = x.narrow(0, first, rows).to(precision);
+      const Tensor logits = x_rows.mm(in.draft_head.t());
+      LossOfChunk(in, first, logits, &ce, &l1);
+      dx.narrow(0, first, rows).copy_(logits.mm(in.draft_head));
+      if (dw2.numel() > 0) dw2.add_(logits.t().mm(x_rows.narrow(1, d, x.size(1) - d)));
+    }
+    context->save_for_backward({dx, dw2});
+    context->saved_data["width"] = d;
+    const Tensor loss = ce.mul(in.ce_weights).add_(l1.mul(in.l1_weights)).sum();
+    context->mark_non_differentiable({ce, l1});
+    return {loss, ce, l1};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const int64_t d = context->saved_data["width"].toInt();
+    const Tensor dx = saved[0].mul(gradients[0]);
+    return {dx.narrow(1, 0, d), dx.narrow(1, d, dx.size(1) - d), saved[1].mul(gradients[0]), {}};
+  }
+};
+
+}  // namespace
+
+HeadLoss ComputeHeadLoss(const Tensor& hidden, const Tensor& bias, const Tensor& markov_w2,
+                         const HeadLossInputs& inputs) {
+  const bool markov = bias.defined();
+  const Tensor none = torch::empty({hidden.size(0), 0}, hidden.options());
+  const variable_list out =
+      HeadLossFunction::apply(hidden, markov ? bias : none, markov ? markov_w2 : none, inputs);
+  return {out[0], out[1], out[2]};
+}
+
+}  // namespace dspark

@@ -1,0 +1,34 @@
+// From the blocks' hidden states to the loss over the vocabulary (drafters.md §4): logits, softmaxes and
+// their gradients some rows at a time, so that memory does not grow with slots times vocabulary.
+#pragma once
+
+#include <torch/types.h>
+
+#include "core/isa.h"
+
+namespace dspark {
+
+// N slots that count.
+struct HeadLossInputs {
+  torch::Tensor draft_head;    // [Vd, d + r]: Parameters::draft_head
+  torch::Tensor teacher_head;  // [V, d]: FrozenWeights::head
+  torch::Tensor teacher;       // [T, d] fp32: the target's last hidden states
+  torch::Tensor teacher_rows;  // [N] int64: the row of `teacher` that speaks of a slot's token
+  torch::Tensor labels;        // [N] int64: rows of teacher_head; those from Vd on have no cross-entropy
+  torch::Tensor ce_weights;    // [N] fp32: of each slot in the loss
+  torch::Tensor l1_weights;    // [N]
+  Isa isa = DetectIsa();
+};
+
+struct HeadLoss {
+  torch::Tensor loss;  // scalar: Σ ce_weights * ce + l1_weights * l1
+  torch::Tensor ce;    // [N] -log p(label), 0 without a row; no gradient
+  torch::Tensor l1;    // [N] Σ |p - q| over V; no gradient
+};
+
+// hidden [N, d]; bias [N, r] and markov_w2 [Vd, r], or undefined without a Markov head. The values of
+// markov_w2 are those in draft_head. Gradients: of hidden, bias, markov_w2.
+HeadLoss ComputeHeadLoss(const torch::Tensor& hidden, const torch::Tensor& bias,
+                         const torch::Tensor& markov_w2, const HeadLossInputs& inputs);
+
+}  // namespace dspark

@@ -1,0 +1,33 @@
+// The losses of one slot over the draft vocabulary and their gradient, in place (drafters.md §4): the inner
+// loop of training.
+#pragma once
+
+#include <cstdint>
+
+#include "core/isa.h"
+
+namespace dspark {
+
+// One slot. Logits are fp32, or bf16 (then uint16_t).
+template <class T>
+struct LossRow {
+  T* logits;                   // [n], replaced by the gradient of ce_weight * ce + l1_weight * l1
+  const T* teacher;            // [n or more] the target's; those of the draft vocabulary come first
+  float teacher_log_sum;       // log Σ exp over all of them
+  bool teacher_has_more;       // than n
+  int32_t label = -1;          // row of the draft vocabulary; -1: it has none, and the slot no cross-entropy
+  float ce_weight, l1_weight;  // of this slot in the total loss
+  float ce = 0;                // result: -log p[label]
+  float l1 = 0;                // result: Σ |p - q| over the target's whole vocabulary
+};
+
+// The same bits with every instruction set.
+template <class T>
+struct LossRowKernels {
+  void (*loss)(int64_t n, LossRow<T>* row);
+  float (*log_sum_exp)(const T* logits, int64_t n);
+};
+const LossRowKernels<float>& LossRowsFloat(Isa isa);
+const LossRowKernels<uint16_t>& LossRowsBf16(Isa isa);
+
+}  // namespace dspark

@@ -1,0 +1,23 @@
+// Differentiable building blocks of the drafters' training passes. Activations are fp32 rows [n, width];
+// products run in the precision of the weights' copies.
+#pragma once
+
+#include "train/parameters.h"
+
+namespace dspark {
+
+// x · Wᵀ, [n, out]: x [n, in]; gradients of both, each product in W's precision.
+torch::Tensor Linear(const torch::Tensor& x, const Weight& weight);
+
+// x / rms(x) · w over the last dimension.
+torch::Tensor RmsNorm(const torch::Tensor& x, const torch::Tensor& weight, double eps);
+
+// Rotation by position (halves (i, i + hd/2)): cos and sin [n, 1, hd / 2] of rows at `positions` [n].
+struct Rope {
+  torch::Tensor cos, sin;
+};
+Rope MakeRope(const torch::Tensor& positions, const ModelConfig& config);
+// x: [n, heads, hd].
+torch::Tensor Rotate(const torch::Tensor& x, const Rope& rope);
+
+}  // namespace dspark

@@ -1,0 +1,163 @@
+#include "train/train_config.h"
+
+#include <limits>
+#include <set>
+
+#include "data/tap_choice.h"
+#include "load/drafter_tensors.h"
+#include "train/train_keys.h"
+
+namespace dspark {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Writer {
+  Json json;
+  template <class T>
+  void Key(const char* key, const T& value, double, double) {
+    json[key] = value;
+  }
+  template <class T>
+  void Key(const char* key, const T& value) {
+    json[key] = value;
+  }
+  void Choice(const char* key, const std::string& value, std::initializer_list<const char*>) {
+    json[key] = value;
+  }
+};
+
+struct Reader {
+  const nlohmann::json& json;
+  const std::string& path;
+  std::set<std::string> known = {};
+  std::optional<Error> error = {};
+
+  // The value of a key that is there and of the right kind.
+  const nlohmann::json* Find(const char* key, bool (nlohmann::json::*is)() const noexcept, const char* kind) {
+    known.insert(key);
+    const auto it = json.find(key);
+    if (it == json.end()) return nullptr;
+    if (((*it).*is)()) return &*it;
+    Wrong(key, kind);
+    return nullptr;
+  }
+  void Wrong(const char* key, const std::string& expected) {
+    if (!error) error = MakeError("{}: {} is {}, expected {}", path, key, json[key].dump(), expected);
+  }
+  void Key(const char* key, std::string* value) {
+    if (const auto* found = Find(key, &nlohmann::json::is_string, "a text"))
+      *value = found->get<std::string>();
+  }
+  void Key(const char* key, bool* value) {
+    if (const auto* found = Find(key, &nlohmann::json::is_boolean, "true or false"))
+      *value = found->get<bool>();
+  }
+  template <class T>
+  requires std::is_arithmetic_v<T>
+  void Key(const char* key, T* value, double low, double high) {
+    const bool whole = std::is_integral_v<T>;
+    const auto* found = Find(key, whole ? &nlohmann::json::is_number_integer : &nlohmann::json::is_number,
+                             whole ? "a whole number" : "a number");
+    if (!found) return;
+    const double number = found->get<double>();
+    if (!(number >= low && number <= high)) return Wrong(key, fmt::format("{} to {}", low, high));
+    *value = found->get<T>();
+  }
+  template <class T>
+  void Key(const char* key, std::vector<T>* values) {
+    const auto* found = Find(key, &nlohmann::json::is_array, "a list");
+    if (!found) return;
+    values->clear();
+    for (const auto& item : *found) {
+      const bool fits = std::is_same_v<T, int> ? item.is_number_integer() : item.is_string();
+      if (!fits) return Wrong(key, std::is_same_v<T, int> ? "a list of whole numbers" : "a list of texts");
+      values->push_back(item.get<T>());
+    }
+  }
+  void Choice(const char* key, std::string* value, std::initializer_list<const char*> choices) {
+    Key(key, value);
+    std::string all;
+    for (const char* choice : choices) {
+      if (*value == choice) return;
+      all += (all.empty() ? "" : ", ") + std::string(choice);
+    }
+    Wrong(key, "one of " + all);
+  }
+};
+
+// Reader takes pointers, Writer values.
+struct ReadKeys {
+  Reader& reader;
+  template <class T, class... Rest>
+  void Key(const char* key, T& value, Rest... rest) {
+    reader.Key(key, &value, rest...);
+  }
+  void Choice(const char* key, std::string& value, std::initializer_list<const char*> choices) {
+    reader.Choice(key, &value, choices);
+  }
+};
+
+}  // namespace
+
+Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::string& path) {
+  TrainConfig config;
+  Reader reader{json, path};
+  ReadKeys keys{reader};
+  ForEachKey(config, keys);
+  if (reader.error) return *reader.error;
+  for (const auto& [key, value] : json.items()) {
+    if (!reader.known.contains(key)) {
+      return MakeError("{}: there is no key {}; dspark train --defaults lists all", path, key);
+    }
+  }
+  if (config.batch % config.group != 0) {
+    return MakeError("{}: batch {} is no multiple of group {}", path, config.batch, config.group);
+  }
+  return config;
+}
+
+Json TrainConfigJson(const TrainConfig& config) {
+  Writer writer;
+  ForEachKey(config, writer);
+  return writer.json;
+}
+
+Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& target) {
+  DrafterConfig c;
+  c.form = "DeepSpec directory";
+  c.backbone = target;
+  c.backbone.architecture = "qwen3";
+  c.backbone.layers = config.layers;
+  c.backbone.qk_norm = true;
+  c.backbone.tied_embeddings = c.backbone.rope_interleaved = false;
+  c.backbone.rope_freq_divisors.clear();  // DeepSpec's configurations say nothing of scaled rope
+  c.target_width = target.d_model;
+  c.target_vocab = target.vocab;
+  c.target_layers = target.layers;
+  c.taps = config.taps.empty() ? AutoTaps(target.layers) : config.taps;
+  c.block_size = config.block_size;
+  c.mask_token = config.mask_token < 0 ? target.vocab - 1 : config.mask_token;
+  c.markov_rank = config.markov == "none" ? 0 : config.markov_rank;
+  c.markov = config.markov == "gated"     ? MarkovHead::kGated
+             : config.markov == "rnn"     ? MarkovHead::kRnn
+             : config.markov == "vanilla" ? MarkovHead::kVanilla
+                                          : MarkovHead::kNone;
+  c.confidence = config.confidence;
+  c.confidence_with_markov = config.confidence && c.markov != MarkovHead::kNone;
+  c.own_embedding = c.own_head = c.frozen_copies = true;
+  DSPARK_RETURN_IF_ERROR(CheckDrafterConfig(c, "training configuration"));
+  if (!config.init_layers.empty() && int(config.init_layers.size()) != config.layers) {
+    return MakeError("training configuration: init_layers names {} layers for {}", config.init_layers.size(),
+                     config.layers);
+  }
+  for (const int layer : config.init_layers) {
+    if (layer < 0 || layer >= target.layers) {
+      return MakeError("training configuration: init_layers names layer {}, but the target has 0 to {}",
+                       layer, target.layers - 1);
+    }
+  }
+  return c;
+}
+
+}  // namespace dspark

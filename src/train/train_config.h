@@ -1,0 +1,64 @@
+// What a training run is: one JSON file, every key with a default but those of the data.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+#include "load/drafter_files.h"
+
+namespace dspark {
+
+struct TrainConfig {
+  // Where from and where to.
+  std::string target;             // model: GGUF or directory
+  std::vector<std::string> data;  // JSONL of conversations, run through the target; or one target cache
+  std::string out;                // checkpoints, log and curves go here
+
+  // The drafter.
+  int layers = 2;
+  int block_size = 7;
+  std::vector<int> taps;           // empty: five spread over the target
+  int mask_token = -1;             // -1: the vocabulary's last id
+  std::string markov = "vanilla";  // none, vanilla, gated, rnn
+  int markov_rank = 64;
+  bool confidence = true;
+  int draft_vocab = 0;           // ids the drafter can draft, the data's most frequent; 0: all
+  std::vector<int> init_layers;  // the target's layers its own start from, one each; empty: random
+
+  // The recipe (drafters.md §3, §4, §13).
+  int anchors = 512;  // of a sample at most
+  double decay = 4;   // slot j weighs exp(-j / decay)
+  double ce_share = 0.1, l1_share = 0.9, confidence_share = 1;
+  int batch = 32;  // samples of an optimizer step
+  int group = 8;   // samples whose losses are divided together
+  int epochs = 1;
+  int64_t steps = 0;  // ends here; 0: after the epochs
+  double learning_rate = 6e-4;
+  double warmup_share = 0.04;
+  double clip = 1;
+  double weight_decay = 0;
+  int64_t seed = 42;       // of weights and anchors
+  int64_t data_seed = 42;  // of the order of the data
+  int max_length = 2048;   // tokens of a sample; longer ones are cut
+
+  // The run.
+  std::string precision = "bf16";  // of matrix products: bf16, f32
+  int threads = 0;                 // 0: all cores
+  int64_t checkpoint_every = 100;  // steps; one more at the end
+  int checkpoints_kept = 2;
+};
+
+// Error: a key that is not known, a value of another type or out of range; one line with `path` and the key.
+Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::string& path);
+
+// All keys, as ParseTrainConfig takes them.
+nlohmann::ordered_json TrainConfigJson(const TrainConfig& config);
+
+// The drafter of this configuration for a target: Qwen3's layer in the target's sizes. Error: taps, mask or
+// layers that the target does not have.
+Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& target);
+
+}  // namespace dspark
