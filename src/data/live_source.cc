@@ -82,6 +82,7 @@ Result<std::vector<TrainSample>> Teacher::Run(std::span<const TrainTokens* const
   while (running.first < samples.size()) {
     const std::vector<Part> parts = PlanPass(samples, &running);
     std::vector<Segment> segments;
+    segments.reserve(parts.size());
     for (const Part& part : parts) {
       segments.push_back({.tokens = std::span(samples[part.sample]->ids).subspan(part.begin, part.rows),
                           .position = part.begin,
@@ -125,6 +126,7 @@ Result<std::unique_ptr<LiveSource>> LiveSource::Make(std::vector<TrainTokens> sa
 
 Result<std::vector<TrainSample>> LiveSource::Read(const std::vector<int64_t>& indices) {
   std::vector<const TrainTokens*> asked;
+  asked.reserve(indices.size());
   for (const int64_t index : indices) {
     DSPARK_CHECK(index >= 0 && index < size());
     asked.push_back(&samples_[size_t(index)]);

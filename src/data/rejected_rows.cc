@@ -17,7 +17,7 @@ Status RejectedRows::Add(const std::string& where, const std::string& reason, co
 }
 
 Status RejectedRows::Commit() {
-  const Status written = file_ ? file_->Commit() : Status();
+  Status written = file_ ? file_->Commit() : Status();
   file_.reset();
   return written;
 }

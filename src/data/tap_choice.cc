@@ -12,6 +12,7 @@ std::vector<int> AutoTaps(int layers) {
   const int n = std::min(5, last - first + 1);
   if (n < 1) return {-1};
   std::vector<int> taps;
+  taps.reserve(size_t(n));
   for (int i = 0; i < n; ++i)
     taps.push_back(int(std::nearbyint(first + double(i) * (last - first) / std::max(1, n - 1))));
   return taps;

@@ -52,6 +52,7 @@ Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tok
     DSPARK_ASSIGN_OR_RETURN(const std::vector<TrainTokens> batch, NextBatch(rows, teacher));
     if (batch.empty()) break;
     std::vector<const TrainTokens*> pointers;
+    pointers.reserve(batch.size());
     for (const TrainTokens& tokens : batch) pointers.push_back(&tokens);
     DSPARK_ASSIGN_OR_RETURN(const std::vector<TrainSample> samples, teacher.Run(pointers));
     for (const TrainSample& sample : samples) {
