@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a build ("build") or the tests ("test", all of "build" too) need and that are
-# missing. Installs nothing, and needs no rights, when all are there. Exit code 75: try again later.
+# Installs the Debian packages that a build ("build"), the trainer ("train") or the tests ("test", all of both) need
+# and that are missing. Installs nothing, and needs no rights, when all are there. Exit code 75: try again later.
 set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libcli11-dev
        zlib1g-dev libzstd-dev libcpp-httplib-dev python3 python3-pip ca-certificates)
-testing=(libgtest-dev libgmock-dev clang-format clang-tidy git python3-numpy)
+training=(libtorch-dev libopenblas0-openmp)  # without OpenBLAS torch multiplies in fp32 sixty times slower
+testing=(libgtest-dev libgmock-dev clang-format clang-tidy git python3-numpy "${training[@]}")
 case ${1:-} in
   build) wanted=("${build[@]}") ;;
+  train) wanted=("${build[@]}" "${training[@]}") ;;
   test) wanted=("${build[@]}" "${testing[@]}") ;;
-  *) echo "usage: $0 build|test" >&2; exit 2 ;;
+  *) echo "usage: $0 build|train|test" >&2; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null; then
