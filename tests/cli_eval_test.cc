@@ -118,6 +118,8 @@ TEST_F(CliEval, WhatDoesNotFitIsOneLine) {
   ExpectOneLine(Eval({"-md", "auto", "--suite", suite}), 1, "nothing to measure");
   ExpectOneLine(Eval({"-md", dspark_, "-md", dspark_, "--suite", suite}), 1,
                 "another drafter is called dspark");
+  ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--policy", "off"}), 1, "--policy off");
+  ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--html", Path("none/r.html")}), 1, "none/r.html");
   ExpectOneLine(Eval({"--suite", suite}), 2, "--draft is required");
   const auto calibrate = [&](const std::string& drafter) {
     return Run({"calibrate", "-m", target_, "-md", drafter, "--in", suite, "-n", "4"});

@@ -1,4 +1,5 @@
 // dspark prepare split and cache as users meet them, on the tiny model.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "cli.h"
@@ -42,6 +43,12 @@ TEST_F(CliPrepare, FromConversationsToACache) {
   EXPECT_EQ(manifest["max_length"], 160);
   EXPECT_THAT(made.out, HasSubstr(manifest["num_samples"].dump() + " samples"));
   EXPECT_THAT(Run(cache).out, HasSubstr("holds a whole cache already"));
+  std::vector<std::string> other = cache;
+  *std::ranges::find(other, "160") = "150";
+  ExpectOneLine(Run(other), 1, "made with other settings: max_length is 160 there, 150 is wanted");
+  other = cache;
+  other.push_back("--compact");
+  ExpectOneLine(Run(other), 1, "made with other settings");
   const std::string index = ReadFile(Path("cache/samples.idx"));
   cache.insert(cache.end(), {"--force", "--compact"});
   ASSERT_EQ(Run(cache).exit_code, 0);

@@ -89,6 +89,13 @@ Result<int> Run(CalibrateOptions options) {
     return MakeError("{}: {} rounds are too few to calibrate any position; give more prompts or --max-tokens",
                      drafter.path, rounds.size());
   }
+  for (size_t k = 0; k < temperatures.size(); ++k) {
+    const float t = std::max(temperatures[k], 1 / temperatures[k]);
+    if (t < 0.999f * kHottest) continue;
+    PrintMessage(
+        "position {}: the best temperature lies at the end of the search, {:.3f}: far from calibrated\n",
+        k + 1, temperatures[k]);
+  }
   if (options.dry_run) return kExitOk;
   DSPARK_RETURN_IF_ERROR(StoreTemperatures(drafter.path, temperatures));
   PrintMessage("{}: temperatures stored\n", drafter.path);

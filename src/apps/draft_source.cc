@@ -63,7 +63,7 @@ void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
   CLI::Option* policy = app.add_option(
       "--policy", options->policy,
       "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by the "
-      "drafter's confidence), off [adaptive]");
+      "drafter's confidence; without such a head by how many were kept so far), off [adaptive]");
   app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
       ->check(CLI::Range(0, kLongestDraft))
       ->excludes(policy);

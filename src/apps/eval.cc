@@ -100,7 +100,16 @@ Status WriteText(const std::string& path, const std::string& text) {
   return file.Commit();
 }
 
+// Found out at the start, not after an hour.
+Status CheckWritable(const std::string& path) {
+  if (path.empty()) return {};
+  const auto file = AtomicFile::Create(path);
+  return file ? Status() : file.error();
+}
+
 Result<int> Run(const EvalOptions& options) {
+  DSPARK_RETURN_IF_ERROR(CheckWritable(options.json));
+  DSPARK_RETURN_IF_ERROR(CheckWritable(options.html));
   DSPARK_ASSIGN_OR_RETURN(const std::vector<Suite> suites, ReadSuites(options));
   DSPARK_ASSIGN_OR_RETURN(const auto eval, EvalSession::Open(options.session));
   EvalResults results = Describe(options, *eval);

@@ -46,6 +46,8 @@ struct OpenedSource {
 
 Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options, const ModelConfig& target) {
   std::vector<OpenedSource> sources;
+  if (options.session.draft.policy == "off")
+    return MakeError("--policy off: nothing would be measured; fixed:0 makes drafts and verifies none");
   for (const std::string& text : options.drafters) {
     const NamedDrafter named = Named(text);
     const auto same = [&](const OpenedSource& other) { return other.named.name == named.name; };

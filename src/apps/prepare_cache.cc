@@ -90,19 +90,21 @@ CacheJob JobOf(const CacheOptions& options, const TeacherSession& session, const
 Result<int> Run(CacheOptions& options) {
   while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
   if (options.force) RemoveCache(options.out);
-  if (HoldsWholeCache(options.out)) {
-    PrintOutput("{}: holds a whole cache already; --force makes it anew\n", options.out);
-    return kExitOk;
-  }
-  DSPARK_ASSIGN_OR_RETURN(const int64_t rows, CountRows(options.inputs));
   DSPARK_ASSIGN_OR_RETURN(const auto session,
                           TeacherSession::Open(options.session, options.taps, options.max_length));
   DSPARK_ASSIGN_OR_RETURN(
       const TrainTemplate format,
       ChooseTrainTemplate(options.chat_template, options.system, session->files.chat_template));
+  const CacheJob job = JobOf(options, *session, format);
+  if (HoldsWholeCache(options.out)) {
+    DSPARK_RETURN_IF_ERROR(CheckSameSettings(options.out, job.settings.manifest));
+    PrintOutput("{}: holds a whole cache already; --force makes it anew\n", options.out);
+    return kExitOk;
+  }
+  DSPARK_ASSIGN_OR_RETURN(const int64_t rows, CountRows(options.inputs));
   ProgressLine line(rows);
-  const auto result = WriteCache(JobOf(options, *session, format), *session->teacher,
-                                 *session->files.tokenizer, [&](const CacheProgress& p) { line.Show(p); });
+  const auto result = WriteCache(job, *session->teacher, *session->files.tokenizer,
+                                 [&](const CacheProgress& p) { line.Show(p); });
   if (!result) return result.error();
   for (const std::string& row : result->first_rejected) PrintMessage("{}\n", row);
   if (result->rejected > 0) {

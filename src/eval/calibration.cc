@@ -124,7 +124,7 @@ double BestTemperature(std::span<const Candidate> candidates) {
       }
     }
   };
-  const double range = std::log(5.0);
+  const double range = std::log(double(kHottest));
   double step = 2 * range / 64;
   search(-range, range, 64);
   for (int refinement = 0; refinement < 2; ++refinement) {

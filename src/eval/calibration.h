@@ -44,6 +44,9 @@ std::vector<PositionCalibration> MeasureCalibration(std::span<const ConfidenceRo
 // Means over positions, weighted by their rounds; undefined figures are left out.
 PositionCalibration SummarizeCalibration(std::span<const PositionCalibration> positions);
 
+// T is searched for between 1 / kHottest and kHottest.
+inline constexpr float kHottest = 5;
+
 // T_1 … T_positions, one after the other: T_k gives the least ECE of the product up to k, with those before
 // it fixed. Sought on 65 temperatures from 0.2 to 5 (evenly spaced in log T) and then twice on 17 finer ones
 // around the best; of equally good ones the nearest to 1. A position with fewer than `least_rounds` keeps 1:
