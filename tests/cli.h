@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "sanitized.h"
 #include "tiny_model.h"
 
 namespace dspark::test {
@@ -59,7 +60,7 @@ class Cli : public testing::Test {
     _exit(98);
   }
 
-  // Waits for its end; one that does not come is killed after half a minute.
+  // Waits for its end; one that does not come is killed in time.
   Outcome Finish(pid_t child) {
     int status = 0;
     const bool ended = WaitUntil([&] { return waitpid(child, &status, WNOHANG) == child; });
@@ -77,9 +78,9 @@ class Cli : public testing::Test {
     return Finish(Start(arguments, Path("in"), Path("out")));
   }
 
-  // True as soon as `holds`, false when it does not within half a minute.
+  // True as soon as `holds`, false when it does not within half a minute; sanitizers on a busy machine need more.
   static bool WaitUntil(const std::function<bool()>& holds) {
-    for (int i = 0; i < 15000; ++i) {
+    for (int i = 0; i < (kSanitized ? 90000 : 15000); ++i) {
       if (holds()) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
