@@ -65,8 +65,9 @@ TEST(LiveSourceTest, BatchesEqualOneRowAtATime) {
     EXPECT_EQ((*source)->size(), 10);
     EXPECT_EQ((*source)->shape().vocab, model.vocab());
     const std::vector<int64_t> indices = {3, 9, 0, 1, 2, 4, 5, 6, 7, 8, 3};
-    const auto read = (*source)->Read(indices);
+    const auto read = (*source)->Read(indices), tokens_only = (*source)->ReadTokens(indices);
     ASSERT_TRUE(read.ok()) << read.error().text;
+    ASSERT_TRUE(tokens_only.ok());
     ASSERT_EQ(model.blocks->free_blocks(), blocks);
     for (size_t i = 0; i < indices.size(); ++i) {
       const TrainSample& sample = (*read)[i];
@@ -74,6 +75,9 @@ TEST(LiveSourceTest, BatchesEqualOneRowAtATime) {
       EXPECT_EQ(sample.id, indices[i]);
       EXPECT_EQ(sample.ids, tokens.ids);
       EXPECT_EQ(sample.loss_mask, tokens.loss_mask);
+      EXPECT_EQ((*tokens_only)[i].id, indices[i]);
+      EXPECT_EQ((*tokens_only)[i].ids, tokens.ids);
+      EXPECT_EQ((*tokens_only)[i].loss_mask, tokens.loss_mask);
       const auto direct = Direct(model, tokens, {-1, 1, 3});
       const size_t d = 64;
       ASSERT_EQ(sample.taps.size(), tokens.ids.size() * 2 * d);

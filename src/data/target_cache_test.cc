@@ -91,8 +91,9 @@ TEST_P(TargetCacheTest, GivesBackWhatWasWritten) {
   EXPECT_GT(cache->manifest().shards, 1);
   EXPECT_THAT(cache->shape().tap_layers, ElementsAre(1, 3));
   EXPECT_EQ(cache->shape().target_name, "target");
-  const auto read = cache->Read({4, 0, 4});
+  const auto read = cache->Read({4, 0, 4}), tokens = cache->ReadTokens({4, 0, 4});
   ASSERT_TRUE(read.ok()) << read.error().text;
+  ASSERT_TRUE(tokens.ok()) << tokens.error().text;
   const bool compact = GetParam() == CacheForm::kCompact;
   for (size_t i = 0; i < 3; ++i) {
     const TrainSample& got = (*read)[i];
@@ -108,6 +109,10 @@ TEST_P(TargetCacheTest, GivesBackWhatWasWritten) {
     }
     EXPECT_EQ(got.ids, sample.ids);
     EXPECT_EQ(got.loss_mask, sample.loss_mask);
+    EXPECT_EQ((*tokens)[i].id, got.id);
+    EXPECT_EQ((*tokens)[i].ids, sample.ids);
+    EXPECT_EQ((*tokens)[i].loss_mask, sample.loss_mask);
+    EXPECT_TRUE((*tokens)[i].taps.empty());
     EXPECT_EQ(got.last_hidden, sample.last_hidden);
     if (compact)  // half a step of at most 2 / 127
       EXPECT_THAT(got.taps, testing::Pointwise(testing::FloatNear(0.0081f), sample.taps));
@@ -226,7 +231,8 @@ TEST(CompactSampleTest, MassiveChannelsCostTheOthersNothing) {
   }
   const SampleShape shape{{1, 3}, kWidth, 10000, ""};
   const std::string bytes = CompactBytes(sample, shape);
-  const auto parsed = ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 4, shape);
+  const auto parsed = ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 4, shape,
+                                   SampleParts::kAll);
   ASSERT_TRUE(parsed.ok());
   EXPECT_THAT(parsed->taps, testing::Pointwise(testing::FloatNear(0.0081f), sample.taps));
   EXPECT_EQ(parsed->taps[5], 4096);
