@@ -21,7 +21,7 @@ struct TrainConfig {
   int layers = 2;
   int block_size = 7;
   std::vector<int> taps;           // empty: five spread over the target
-  int mask_token = -1;             // -1: the vocabulary's last id
+  int mask_token = -1;             // -1: one that texts do not contain (mask_token.h)
   std::string markov = "vanilla";  // none, vanilla, gated, rnn
   int markov_rank = 64;
   bool confidence = true;

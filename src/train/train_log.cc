@@ -30,6 +30,7 @@ Json LineOf(const StepReport& r, int gamma, double seconds) {
           {"source_ms", r.source_ms},
           {"train_ms", r.train_ms},
           {"optimizer_ms", r.optimizer_ms},
+          {"exchange_ms", r.exchange_ms},
           {"seconds", seconds}};
 }
 
