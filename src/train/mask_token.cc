@@ -25,7 +25,7 @@ bool MayOccur(const ModelFiles& target, int32_t id, const std::string& text) {
 
 MaskToken ChooseMaskToken(const ModelFiles& target) {
   const int vocab = target.config.vocab;
-  const MaskToken last{vocab - 1, "the vocabulary's last id, which texts may contain; better name one"};
+  MaskToken last{vocab - 1, "the vocabulary's last id, which texts may contain; better name one"};
   if (!target.tokenizer) return last;
   int reserved = -1, control = -1;
   for (int id = vocab - 1; id >= 0; --id) {

@@ -25,7 +25,7 @@ BlockRun MakeRun(const TrainConfig& config, const DrafterConfig& drafter, Frozen
           .frozen = std::move(frozen),
           .draft_head = {},
           .precision = precision,
-          .shares = {config.ce_share, config.l1_share, config.confidence_share}};
+          .shares = {config.ce_share, config.l1_share, config.confidence_share, config.loss == "lk"}};
 }
 
 }  // namespace

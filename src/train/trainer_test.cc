@@ -70,6 +70,13 @@ TEST_F(TrainerTest, EveryKindOfDrafterLearns) {
   }
 }
 
+TEST_F(TrainerTest, LearnsByTheLogarithmOfAcceptance) {
+  config_.loss = "lk";
+  const auto trainer = Make();
+  const auto reports = Run(*trainer, 30);
+  EXPECT_GT(reports.back().metrics.Tau(), reports.front().metrics.Tau() + 1.5);
+}
+
 TEST_F(TrainerTest, GoesOnBitForBit) {
   for (const char* precision : {"f32", "bf16"}) {
     SCOPED_TRACE(precision);
