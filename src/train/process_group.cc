@@ -70,9 +70,13 @@ struct ProcessGroup::Links {
     }
   }
 
-  // The store dies with the first process: it stays until those who ask have read their answers.
-  void LetOthersRead() const {
-    if (rank == 0) WaitForOthers([&](int other) { return Has("read", other) || Has("ended", other); });
+  // The store dies with the first process: it stays until the others have read what is written there, or
+  // those of them who have `asked`.
+  void LetOthersRead(bool asked) const {
+    if (rank != 0) return;
+    WaitForOthers([&](int other) {
+      return Has("read", other) || Has("ended", other) || (asked && !Has("asks", other));
+    });
   }
 
   // Which processes are gone, as a line; `what` is what the failed call said.
@@ -91,7 +95,7 @@ struct ProcessGroup::Links {
       }
     }
     Say("read");
-    LetOthersRead();
+    LetOthersRead(true);
     return gone.empty() ? "the processes lost each other: " + FirstLine(what) : gone;
   }
 };
@@ -189,7 +193,7 @@ void ProcessGroup::Leave(const std::string& why) {
   try {
     links_->Say("ended", why);
     links_->gloo.reset();
-    links_->LetOthersRead();
+    links_->LetOthersRead(false);
   } catch (const std::exception&) {  // nobody is left to read it
   }
   links_.reset();
