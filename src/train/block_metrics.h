@@ -16,6 +16,9 @@ class BlockMetrics {
   void Add(const BlockSlots& slots, std::span<const int64_t> at, const float* ce, const float* l1,
            const float* confidence);
   void Add(const BlockMetrics& other);
+  // Everything, as numbers that add up: of processes that share a step.
+  std::vector<double> Sums() const;
+  void SetSums(std::span<const double> sums);  // what Sums() of the same γ gave
 
   int gamma() const { return int(slots_.size()); }
   int64_t blocks() const { return blocks_; }
@@ -25,8 +28,9 @@ class BlockMetrics {
   // Means over valid slots by their weights, as in the loss.
   double Ce() const { return Mean(ce_); }
   double L1() const { return Mean(l1_); }
-  double ConfidenceError() const { return Mean(confidence_error_); }  // mean |c - c*|
-  double ConfidenceBias() const { return Mean(confidence_bias_); }    // mean c - c*
+  double ConfidenceError() const { return Mean(confidence_error_); }    // mean |c - c*|
+  double ConfidenceBias() const { return Mean(confidence_bias_); }      // mean c - c*
+  double ConfidenceCumprodBias() const { return Mean(cumprod_bias_); }  // mean Π_{i <= j} c - Π_{i <= j} c*
 
  private:
   double Mean(double sum) const { return weight_ == 0 ? 0 : sum / weight_; }
@@ -34,7 +38,8 @@ class BlockMetrics {
   std::vector<double> accepted_;
   std::vector<int64_t> slots_;
   int64_t blocks_ = 0;
-  double weight_ = 0, tau_ = 0, ce_ = 0, l1_ = 0, confidence_error_ = 0, confidence_bias_ = 0;
+  double weight_ = 0, tau_ = 0, ce_ = 0, l1_ = 0, confidence_error_ = 0, confidence_bias_ = 0,
+         cumprod_bias_ = 0;
 };
 
 }  // namespace dspark

@@ -164,7 +164,8 @@ BlockLoss ComputeBlockLoss(const BlockRun& run, const Weights& weights, const Tr
       .teacher_rows = torch::tensor(teacher_rows),
       .labels = run.frozen.head_row.index_select(0, torch::tensor(labels).to(device)).to(torch::kInt64),
       .ce_weights = w * run.shares.ce,
-      .l1_weights = w * run.shares.l1};
+      .l1_weights = w * run.shares.l1,
+      .log_acceptance = run.shares.log_acceptance};
   const Tensor w2 = heads.bias.defined() ? Find(weights, "markov_head.markov_w2.weight").leaf : Tensor();
   const HeadLoss loss = ComputeHeadLoss(pick(hidden), pick(heads.bias), w2, inputs);
   result.total = loss.loss;

@@ -10,6 +10,7 @@ namespace dspark {
 // Shares of the total; DFlash: 1, 0, 0.
 struct LossShares {
   double ce = 0.1, l1 = 0.9, confidence = 1.0;
+  bool log_acceptance = false;  // LK_alpha in place of l1
 };
 
 // Everything a pass reads but the weights.

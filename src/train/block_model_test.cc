@@ -165,6 +165,7 @@ TEST_P(GoldenTrain, Metrics) {
     EXPECT_NEAR(metrics.L1(), golden["train/l1_loss"].get<double>(), 1e-4);
     EXPECT_NEAR(metrics.ConfidenceError(), golden["train/confidence_abs_error"].get<double>(), 1e-4);
     EXPECT_NEAR(metrics.ConfidenceBias(), golden["train/confidence_bias"].get<double>(), 1e-4);
+    EXPECT_NEAR(metrics.ConfidenceCumprodBias(), golden["train/confidence_cumprod_bias"].get<double>(), 1e-4);
   }
 }
 

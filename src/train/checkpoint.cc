@@ -131,6 +131,12 @@ Result<nlohmann::json> ReadTrainingJson(const std::string& dir) {
   return ReadJsonObject(path);
 }
 
+std::vector<torch::Tensor> RunningState(const Checkpoint& checkpoint) {
+  std::vector<Tensor> state;
+  for (const NamedTensor& t : StateTensors(checkpoint)) state.push_back(t.values);
+  return state;
+}
+
 Status LoadCheckpoint(const Checkpoint& checkpoint, const std::string& dir) {
   const at::NoGradGuard no_grad;
   const std::string path = dir + "/step_latest/training.safetensors";

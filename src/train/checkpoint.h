@@ -28,6 +28,8 @@ Status SaveCheckpoint(const Checkpoint& checkpoint, const nlohmann::ordered_json
 
 // training.json of DIR/step_latest, null when there is no checkpoint.
 Result<nlohmann::json> ReadTrainingJson(const std::string& dir);
+// The tensors that a run goes on from: masters and moments.
+std::vector<torch::Tensor> RunningState(const Checkpoint& checkpoint);
 // Masters and moments of DIR/step_latest.
 Status LoadCheckpoint(const Checkpoint& checkpoint, const std::string& dir);
 

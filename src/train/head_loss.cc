@@ -60,7 +60,8 @@ void LossOfRows(const HeadLossInputs& in, int64_t first, const Tensor& logits, c
                    .teacher_has_more = teacher.size(1) > vocab,
                    .label = label < vocab ? int32_t(label) : -1,
                    .ce_weight = in.ce_weights.data_ptr<float>()[slot],
-                   .l1_weight = in.l1_weights.data_ptr<float>()[slot]};
+                   .l1_weight = in.l1_weights.data_ptr<float>()[slot],
+                   .log_acceptance = in.log_acceptance};
     kernels.loss(vocab, &row);
     ce->data_ptr<float>()[slot] = row.ce;
     l1->data_ptr<float>()[slot] = row.l1;
@@ -82,7 +83,9 @@ void LossOfRowsByTorch(const HeadLossInputs& in, int64_t first, Tensor logits, c
   slots(*ce).copy_(log_p.gather(1, row).squeeze(1).neg().mul(known));
   slots(*l1).copy_((p - q).abs().sum(1).add(outside));
   const Tensor ce_weight = slots(in.ce_weights).mul(known).unsqueeze(1);
-  const Tensor l1_weight = slots(in.l1_weights).unsqueeze(1), sign = (p - q).sign();
+  const Tensor acceptance = slots(*l1).mul(-0.5).add(1).clamp_min(kLeastAcceptance);
+  const Tensor slope = in.log_acceptance ? acceptance.reciprocal().mul(0.5) : torch::ones_like(acceptance);
+  const Tensor l1_weight = slots(in.l1_weights).mul(slope).unsqueeze(1), sign = (p - q).sign();
   Tensor g = p.mul(ce_weight + l1_weight * (sign - p.mul(sign).sum(1, true)));
   g.scatter_add_(1, row, ce_weight.neg());
   logits.copy_(g);
@@ -94,7 +97,7 @@ void LossOfChunk(const HeadLossInputs& in, int64_t first, const Tensor& logits, 
   const Tensor teacher = in.teacher.index_select(0, torch::tensor(rows.rows).to(in.teacher.device()))
                              .to(logits.scalar_type())
                              .mm(in.teacher_head.t());
-  if (!logits.is_cpu()) return LossOfRowsByTorch(in, first, logits, teacher, rows, ce, l1);
+  if (!logits.is_cpu() || in.by_torch) return LossOfRowsByTorch(in, first, logits, teacher, rows, ce, l1);
   if (logits.scalar_type() == torch::kFloat32)
     return LossOfRows<float>(in, first, logits, teacher, rows, ce, l1);
   LossOfRows<uint16_t>(in, first, logits, teacher, rows, ce, l1);
@@ -119,7 +122,9 @@ struct HeadLossFunction : Function<HeadLossFunction> {
     }
     context->save_for_backward({dx, dw2});
     context->saved_data["width"] = d;
-    const Tensor loss = ce.mul(in.ce_weights).add_(l1.mul(in.l1_weights)).sum();
+    const Tensor distance =
+        in.log_acceptance ? l1.mul(-0.5).add_(1).clamp_min_(kLeastAcceptance).log_().neg_() : l1;
+    const Tensor loss = ce.mul(in.ce_weights).add_(distance.mul(in.l1_weights)).sum();
     context->mark_non_differentiable({ce, l1});
     return {loss, ce, l1};
   }

@@ -10,18 +10,20 @@ namespace dspark {
 
 // N slots that count.
 struct HeadLossInputs {
-  torch::Tensor draft_head;    // [Vd, d + r]: Parameters::draft_head
-  torch::Tensor teacher_head;  // [V, d]: FrozenWeights::head
-  torch::Tensor teacher;       // [T, d] fp32: the target's last hidden states
-  torch::Tensor teacher_rows;  // [N] int64: the row of `teacher` that speaks of a slot's token
-  torch::Tensor labels;        // [N] int64: rows of teacher_head; those from Vd on have no cross-entropy
-  torch::Tensor ce_weights;    // [N] fp32: of each slot in the loss
-  torch::Tensor l1_weights;    // [N]
+  torch::Tensor draft_head;     // [Vd, d + r]: Parameters::draft_head
+  torch::Tensor teacher_head;   // [V, d]: FrozenWeights::head
+  torch::Tensor teacher;        // [T, d] fp32: the target's last hidden states
+  torch::Tensor teacher_rows;   // [N] int64: the row of `teacher` that speaks of a slot's token
+  torch::Tensor labels;         // [N] int64: rows of teacher_head; those from Vd on have no cross-entropy
+  torch::Tensor ce_weights;     // [N] fp32: of each slot in the loss
+  torch::Tensor l1_weights;     // [N]
+  bool log_acceptance = false;  // LK_alpha in place of l1 (loss_rows.h)
   Isa isa = DetectIsa();
+  bool by_torch = false;  // with torch's operations on the CPU too, as elsewhere
 };
 
 struct HeadLoss {
-  torch::Tensor loss;  // scalar: Σ ce_weights * ce + l1_weights * l1
+  torch::Tensor loss;  // scalar: Σ ce_weights * ce + l1_weights * l1, or * LogAcceptanceLoss(l1)
   torch::Tensor ce;    // [N] -log p(label), 0 without a row; no gradient
   torch::Tensor l1;    // [N] Σ |p - q| over V; no gradient
 };

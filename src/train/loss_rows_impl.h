@@ -75,9 +75,11 @@ struct LossRowOps {
     const bool labelled = row->label >= 0;
     const float ce_weight = labelled ? row->ce_weight : 0;
     if (labelled) row->ce = log_sum - Value(row->logits[row->label]);
-    // d ce / d u = p - [label]; d l1 / d u = p (s - Σ p s), s = sign(p - q).
-    const V both = V::Set(ce_weight - row->l1_weight * signed_p.SumOfLanes());
-    const V l1_weight = V::Set(row->l1_weight);
+    // d ce / d u = p - [label]; d l1 / d u = p (s - Σ p s), s = sign(p - q); d -log(1 - l1 / 2) / d l1.
+    const float slope = row->log_acceptance ? 0.5f / std::fmax(1 - 0.5f * row->l1, kLeastAcceptance) : 1.0f;
+    const float l1_slope = row->l1_weight * slope;
+    const V both = V::Set(ce_weight - l1_slope * signed_p.SumOfLanes());
+    const V l1_weight = V::Set(l1_slope);
     const float label_p = labelled ? std::exp(Value(row->logits[row->label]) - log_sum) : 0;
     const float label_q = labelled ? std::exp(Value(row->teacher[row->label]) - row->teacher_log_sum) : 0;
     ForEachVector(n, [&](int64_t i, int lanes) {
@@ -86,7 +88,7 @@ struct LossRowOps {
     });
     if (!labelled) return;
     const float s = label_p > label_q ? 1.0f : label_p < label_q ? -1.0f : 0.0f;
-    alignas(64) float gradient[16] = {both.First() * label_p + row->l1_weight * s * label_p - ce_weight};
+    alignas(64) float gradient[16] = {both.First() * label_p + l1_slope * s * label_p - ce_weight};
     Store(row->logits + row->label, 1, V::Load(gradient));
   }
 

@@ -1,5 +1,6 @@
 #include "train/loss_rows.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -26,7 +27,9 @@ double LogSum(const std::vector<float>& logits) {
 // What the kernel shall compute, in doubles.
 struct Expected {
   double ce, l1;
-  double Total(const LossRow<float>& row) const { return row.ce_weight * ce + row.l1_weight * l1; }
+  double Total(const LossRow<float>& row) const {
+    return row.ce_weight * ce + row.l1_weight * (row.log_acceptance ? -std::log(1 - l1 / 2) : l1);
+  }
 };
 Expected Compute(const std::vector<float>& logits, const std::vector<float>& teacher, int label) {
   const double p_sum = LogSum(logits), q_sum = LogSum(teacher);
@@ -48,27 +51,44 @@ LossRow<float> RowOf(std::vector<float>& logits, const std::vector<float>& teach
           .l1_weight = 0.7f};
 }
 
+void CheckByFiniteDifferences(size_t more, int label, bool log_acceptance) {
+  std::vector<float> logits = Logits(1, 37);
+  const std::vector<float> teacher = Logits(2, 37 + more), before = logits;
+  LossRow<float> row = RowOf(logits, teacher, label);
+  row.log_acceptance = log_acceptance;
+  LossRowsFloat(Isa::kReference).loss(37, &row);
+  const Expected expected = Compute(before, teacher, label);
+  EXPECT_NEAR(row.ce, expected.ce, 1e-5);
+  EXPECT_NEAR(row.l1, expected.l1, 1e-5);
+  EXPECT_NEAR(LogAcceptanceLoss(row.l1), -std::log(1 - expected.l1 / 2), 1e-4);
+  for (size_t i = 0; i < before.size(); ++i) {
+    std::vector<float> up = before, down = before;
+    up[i] += 1e-3f;
+    down[i] -= 1e-3f;
+    const double slope = (Compute(up, teacher, label).Total(row) - Compute(down, teacher, label).Total(row)) /
+                         (double(up[i]) - double(down[i]));
+    EXPECT_NEAR(logits[i], slope, 1e-4) << i;
+  }
+}
+
 TEST(LossRows, ValuesAndGradientsByFiniteDifferences) {
   for (const size_t more : {0, 21}) {
     for (const int label : {-1, 0, 17, 36}) {
-      std::vector<float> logits = Logits(1, 37);
-      const std::vector<float> teacher = Logits(2, 37 + more), before = logits;
-      LossRow<float> row = RowOf(logits, teacher, label);
-      LossRowsFloat(Isa::kReference).loss(37, &row);
-      const Expected expected = Compute(before, teacher, label);
-      EXPECT_NEAR(row.ce, expected.ce, 1e-5);
-      EXPECT_NEAR(row.l1, expected.l1, 1e-5);
-      for (size_t i = 0; i < before.size(); ++i) {
-        std::vector<float> up = before, down = before;
-        up[i] += 1e-3f;
-        down[i] -= 1e-3f;
-        const double slope =
-            (Compute(up, teacher, label).Total(row) - Compute(down, teacher, label).Total(row)) /
-            (double(up[i]) - double(down[i]));
-        EXPECT_NEAR(logits[i], slope, 1e-4) << i << " label " << label;
+      for (const bool log_acceptance : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} more, label {}, log {}", more, label, log_acceptance));
+        CheckByFiniteDifferences(more, label, log_acceptance);
       }
     }
   }
+}
+
+TEST(LossRows, HopelessSlotsKeepAFiniteSlope) {
+  std::vector<float> logits = {50, 0, 0}, teacher = {0, 50, 0};
+  LossRow<float> row = RowOf(logits, teacher, -1);
+  row.log_acceptance = true;
+  LossRowsFloat(Isa::kReference).loss(3, &row);
+  for (const float gradient : logits) EXPECT_LT(std::abs(gradient), 1.0f);
+  EXPECT_NEAR(LogAcceptanceLoss(row.l1), -std::log(kLeastAcceptance), 1e-3);
 }
 
 TEST(LossRows, SameBitsWithEveryInstructionSet) {
@@ -76,6 +96,7 @@ TEST(LossRows, SameBitsWithEveryInstructionSet) {
     const std::vector<float> teacher = Logits(4, n + 3);
     std::vector<float> reference = Logits(3, n);
     LossRow<float> expected = RowOf(reference, teacher, int(n) / 2);
+    expected.log_acceptance = n % 2 == 0;
     LossRowsFloat(Isa::kReference).loss(int64_t(n), &expected);
     std::vector<uint16_t> low_teacher, low_reference;
     for (const float x : teacher) low_teacher.push_back(FloatToBf16(x));
@@ -91,6 +112,7 @@ TEST(LossRows, SameBitsWithEveryInstructionSet) {
       SCOPED_TRACE(IsaName(isa));
       std::vector<float> logits = Logits(3, n);
       LossRow<float> row = RowOf(logits, teacher, int(n) / 2);
+      row.log_acceptance = expected.log_acceptance;
       LossRowsFloat(isa).loss(int64_t(n), &row);
       EXPECT_EQ(row.ce, expected.ce);
       EXPECT_EQ(row.l1, expected.l1);

@@ -1,15 +1,22 @@
 // dspark-train: trains a drafter. One JSON file says how; every key can be given on the command line too.
 #include <fmt/format.h>
 #include <malloc.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <string_view>
+#include <thread>
 
 #include "core/clock.h"
 #include "load/json_file.h"
+#include "train/mask_token.h"
 #include "train/open_source.h"
+#include "train/process_group.h"
 #include "train/train_log.h"
 #include "train/trainer.h"
 
@@ -24,12 +31,15 @@ constexpr char kUsage[] =
     "  dspark train target=model.gguf 'data=[\"train.jsonl\"]' out=drafter steps=2000\n"
     "Each checkpoint is a drafter: dspark run -m model.gguf -md drafter/step_latest. For GGUF: dspark "
     "convert.\n"
+    "Several processes: the same command in each, with rank=0 world=2 store=tcp://HOST:PORT (rank=1 ...), "
+    "or\n"
+    "started by torchrun, mpirun or srun.\n"
     "docs/training.md explains the keys.\n";
 
 volatile std::sig_atomic_t interrupted = 0;
 
 // key=value over what the file says; values are JSON, or texts where they are none.
-Result<TrainConfig> ReadConfig(int argc, char** argv) {
+Result<nlohmann::json> ReadKeys(int argc, char** argv) {
   nlohmann::json json = nlohmann::json::object();
   for (int i = 1; i < argc; ++i) {
     const std::string text = argv[i];
@@ -43,6 +53,10 @@ Result<TrainConfig> ReadConfig(int argc, char** argv) {
     const nlohmann::json parsed = nlohmann::json::parse(value, nullptr, false);
     json[text.substr(0, equals)] = parsed.is_discarded() ? nlohmann::json(value) : parsed;
   }
+  return json;
+}
+
+Result<TrainConfig> CheckKeys(const nlohmann::json& json) {
   DSPARK_ASSIGN_OR_RETURN(TrainConfig config, ParseTrainConfig(json, "configuration"));
   if (config.target.empty()) return MakeError("configuration: no target; give target=MODEL");
   if (config.data.empty()) return MakeError("configuration: no data; give data=[\"file.jsonl\"]");
@@ -50,48 +64,125 @@ Result<TrainConfig> ReadConfig(int argc, char** argv) {
   return config;
 }
 
-Status SaveAll(const Trainer& trainer, const TrainLog& log, const TrainConfig& config) {
-  DSPARK_RETURN_IF_ERROR(trainer.Save(config.out));
-  return log.WriteHtml();
+std::optional<std::string> FromEnvironment(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  if (!value || !*value) return {};
+  return value;
 }
 
-// Steps to the end, or until the user interrupts; true when it is the end.
-Result<bool> RunSteps(Trainer& trainer, TrainLog& log, const TrainConfig& config) {
-  double mean = 0;  // seconds of a step
+// Of one process of several on this machine, where nobody gave it cores of its own.
+int ShareOfThreads(int processes) {
+  const int cores = int(std::thread::hardware_concurrency());
+  const bool bound = cores < int(sysconf(_SC_NPROCESSORS_ONLN));
+  return std::max(1, bound ? cores : cores / processes);
+}
+
+// That all processes train the same; where files lie, and threads, may differ.
+Status CheckSameConfig(const TrainConfig& config, ProcessGroup& group) {
+  const auto ours = TrainConfigJson(config);
+  DSPARK_ASSIGN_OR_RETURN(const std::string text, group.FirstsText("config", ours.dump()));
+  const auto firsts = nlohmann::json::parse(text);
+  for (const auto& [key, value] : ours.items()) {
+    const bool free = key == "target" || key == "data" || key == "out" || key == "threads";
+    if (!free && firsts[key] != value) {
+      return MakeError("{} is {}, but {} in the process of rank 0; give all processes the same configuration",
+                       key, value.dump(), firsts[key].dump());
+    }
+  }
+  return {};
+}
+
+// What the first process leaves for people and for the next start.
+class Desk {
+ public:
+  static Result<Desk> Open(const TrainConfig& config, const Trainer& trainer) {
+    DSPARK_ASSIGN_OR_RETURN(TrainLog log, TrainLog::Open(config.out, trainer.step()));
+    return Desk(config.out, std::move(log));
+  }
+
+  Status Add(const StepReport& report, const Trainer& trainer, double seconds) {
+    mean_ = mean_ == 0 ? seconds : 0.9 * mean_ + 0.1 * seconds;
+    DSPARK_RETURN_IF_ERROR(log_.Add(report, seconds));
+    const double left = mean_ * double(trainer.total_steps() - trainer.step());
+    fmt::print(stderr, "{}\n", ProgressLine(report, trainer.total_steps(), seconds, left));
+    return {};
+  }
+  Status Save(const Trainer& trainer) const {
+    DSPARK_RETURN_IF_ERROR(trainer.Save(out_));
+    return log_.WriteHtml();
+  }
+
+ private:
+  Desk(std::string out, TrainLog log) : out_(std::move(out)), log_(std::move(log)) {}
+  std::string out_;
+  TrainLog log_;
+  double mean_ = 0;  // seconds of a step
+};
+
+// Steps to the end, or until a user interrupts one of the processes; true when it is the end. `desk`: of the
+// first process, null in the others.
+Result<bool> RunSteps(Trainer& trainer, Desk* desk, const TrainConfig& config, ProcessGroup& group) {
   while (trainer.step() < trainer.total_steps()) {
     const double start = NowMs();
     DSPARK_ASSIGN_OR_RETURN(const StepReport report, trainer.Step());
-    const double seconds = (NowMs() - start) / 1e3;
-    mean = mean == 0 ? seconds : 0.9 * mean + 0.1 * seconds;
-    DSPARK_RETURN_IF_ERROR(log.Add(report, seconds));
-    const double left = mean * double(trainer.total_steps() - trainer.step());
-    fmt::print(stderr, "{}\n", ProgressLine(report, trainer.total_steps(), seconds, left));
+    double stop = interrupted;
+    DSPARK_RETURN_IF_ERROR(group.Sum({&stop, 1}));
     const bool due = trainer.step() % config.checkpoint_every == 0 || trainer.step() == trainer.total_steps();
-    if (due || interrupted) DSPARK_RETURN_IF_ERROR(SaveAll(trainer, log, config));
-    if (interrupted) return false;
+    if (desk) DSPARK_RETURN_IF_ERROR(desk->Add(report, trainer, (NowMs() - start) / 1e3));
+    if (desk && (due || stop > 0)) DSPARK_RETURN_IF_ERROR(desk->Save(trainer));
+    if (stop > 0) return false;
   }
   return true;
 }
 
-Result<int> Run(int argc, char** argv) {
-  DSPARK_ASSIGN_OR_RETURN(const TrainConfig config, ReadConfig(argc, argv));
+Status MakeOut(const std::string& out) {
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  if (error) return MakeError("{}: cannot be made: {}", out, error.message());
+  return {};
+}
+
+Result<int> Train(TrainConfig config, ProcessGroup& group) {
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles target, OpenModel(config.target));
+  if (config.mask_token < 0) {
+    const MaskToken mask = ChooseMaskToken(target);
+    config.mask_token = mask.id;
+    if (group.first()) fmt::print(stderr, "mask_token {}: {}\n", mask.id, mask.why);
+  }
+  DSPARK_RETURN_IF_ERROR(CheckSameConfig(config, group));
   DSPARK_ASSIGN_OR_RETURN(const DrafterConfig drafter, DrafterFor(config, target.config));
   DSPARK_ASSIGN_OR_RETURN(const auto data, TrainingData::Open(config, target, drafter.taps));
-  DSPARK_ASSIGN_OR_RETURN(const auto trainer, Trainer::Make(config, target, data->source()));
-  std::error_code error;
-  std::filesystem::create_directories(config.out, error);
-  if (error) return MakeError("{}: cannot be made: {}", config.out, error.message());
+  DSPARK_ASSIGN_OR_RETURN(const auto trainer, Trainer::Make(config, target, data->source(), &group));
+  if (group.first()) DSPARK_RETURN_IF_ERROR(MakeOut(config.out));
   DSPARK_ASSIGN_OR_RETURN(const bool resumed, trainer->Resume(config.out));
-  DSPARK_ASSIGN_OR_RETURN(TrainLog log, TrainLog::Open(config.out, trainer->step()));
-  fmt::print(stderr, "{}\n", TrainConfigJson(config).dump(2));
-  fmt::print(stderr, "{} samples, {} steps{}\n", data->source().size(), trainer->total_steps(),
-             resumed ? fmt::format(", going on after {}", trainer->step()) : "");
+  std::optional<Desk> desk;
+  if (group.first()) {
+    DSPARK_ASSIGN_OR_RETURN(desk, Desk::Open(config, *trainer));
+    fmt::print(stderr, "{}\n", TrainConfigJson(config).dump(2));
+    fmt::print(stderr, "{} samples, {} steps{}{}\n", data->source().size(), trainer->total_steps(),
+               group.world() > 1 ? fmt::format(", {} processes", group.world()) : "",
+               resumed ? fmt::format(", going on after {}", trainer->step()) : "");
+  }
   std::signal(SIGINT, [](int) { interrupted = 1; });
   std::signal(SIGTERM, [](int) { interrupted = 1; });
-  DSPARK_ASSIGN_OR_RETURN(const bool ended, RunSteps(*trainer, log, config));
-  fmt::print("{}/step_latest: {} of {} steps\n", config.out, trainer->step(), trainer->total_steps());
+  DSPARK_ASSIGN_OR_RETURN(const bool ended, RunSteps(*trainer, desk ? &*desk : nullptr, config, group));
+  if (group.first())
+    fmt::print("{}/step_latest: {} of {} steps\n", config.out, trainer->step(), trainer->total_steps());
   return ended ? 0 : 130;
+}
+
+Result<int> Run(int argc, char** argv) {
+  DSPARK_ASSIGN_OR_RETURN(nlohmann::json json, ReadKeys(argc, argv));
+  DSPARK_ASSIGN_OR_RETURN(const ProcessPlace place, FindProcessPlace(&json, FromEnvironment));
+  DSPARK_ASSIGN_OR_RETURN(TrainConfig config, CheckKeys(json));
+  if (config.threads == 0 && place.on_this_machine > 1)
+    config.threads = ShareOfThreads(place.on_this_machine);
+  if (place.world > 1) std::signal(SIGPIPE, SIG_IGN);  // a process that ends is an error of a call
+  DSPARK_ASSIGN_OR_RETURN(ProcessGroup group, ProcessGroup::Join(place));
+  const auto result = Train(std::move(config), group);
+  if (result.ok() || place.world == 1) return result;
+  group.Leave(result.error().text);
+  return MakeError("rank {}: {}", place.rank, result.error().text);
 }
 
 }  // namespace

@@ -45,9 +45,8 @@ void StepWorkers::RunWorker(const std::vector<TrainItem>& items, double denomina
   }
 }
 
-double StepWorkers::RunGroup(const std::vector<TrainItem>& items, int groups, BlockMetrics* metrics) {
-  double denominator = 1e-6;
-  for (const TrainItem& item : items) denominator += item.slots.WeightSum();
+double StepWorkers::RunGroup(const std::vector<TrainItem>& items, double denominator, int groups,
+                             BlockMetrics* metrics) {
   Assign(items);
   std::vector<std::thread> threads;
   for (Worker& worker : workers_) {
@@ -77,7 +76,7 @@ std::vector<torch::Tensor> StepWorkers::TakeGradients() {
       sum = sum.defined() ? sum.add_(gradient) : gradient;
       gradient = torch::Tensor();
     }
-    gradients.push_back(sum.defined() ? sum : torch::zeros_like(p.master));
+    gradients.push_back(sum.defined() ? sum.contiguous() : torch::zeros_like(p.master));
   }
   return gradients;
 }

@@ -19,9 +19,9 @@ class StepWorkers {
   // `run` and `parameters` outlive this.
   StepWorkers(const BlockRun& run, const Parameters& parameters, int threads);
 
-  // One group: its losses are divided by the Σ w of all and by `groups`. Returns their sum; adds to
-  // `metrics`.
-  double RunGroup(const std::vector<TrainItem>& items, int groups, BlockMetrics* metrics);
+  // Items of one group, whose losses are divided by `denominator`, the Σ w of the whole group (of which other
+  // processes may have their part) + 1e-6, and by `groups`. Returns their sum; adds to `metrics`.
+  double RunGroup(const std::vector<TrainItem>& items, double denominator, int groups, BlockMetrics* metrics);
   // The gradients of all groups since the last call, in the order of the parameters.
   std::vector<torch::Tensor> TakeGradients();
 

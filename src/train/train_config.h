@@ -21,7 +21,7 @@ struct TrainConfig {
   int layers = 2;
   int block_size = 7;
   std::vector<int> taps;           // empty: five spread over the target
-  int mask_token = -1;             // -1: the vocabulary's last id
+  int mask_token = -1;             // -1: one that texts do not contain (mask_token.h)
   std::string markov = "vanilla";  // none, vanilla, gated, rnn
   int markov_rank = 64;
   bool confidence = true;
@@ -29,8 +29,9 @@ struct TrainConfig {
   std::vector<int> init_layers;  // the target's layers its own start from, one each; empty: random
 
   // The recipe (drafters.md §3, §4, §13).
-  int anchors = 512;  // of a sample at most
-  double decay = 4;   // slot j weighs exp(-j / decay)
+  int anchors = 512;        // of a sample at most
+  double decay = 4;         // slot j weighs exp(-j / decay)
+  std::string loss = "l1";  // what l1_share weighs: l1, or lk, minus the logarithm of the acceptance
   double ce_share = 0.1, l1_share = 0.9, confidence_share = 1;
   int batch = 32;  // samples of an optimizer step
   int group = 8;   // samples whose losses are divided together

@@ -22,6 +22,7 @@ void ForEachKey(Config& c, Keys& keys) {
   keys.Key("init_layers", c.init_layers);
   keys.Key("anchors", c.anchors, 1, 65536);
   keys.Key("decay", c.decay, 1e-3, kMany);
+  keys.Choice("loss", c.loss, {"l1", "lk"});
   keys.Key("ce_share", c.ce_share, 0, 1000);
   keys.Key("l1_share", c.l1_share, 0, 1000);
   keys.Key("confidence_share", c.confidence_share, 0, 1000);

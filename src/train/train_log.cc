@@ -22,6 +22,7 @@ Json LineOf(const StepReport& r, int gamma, double seconds) {
           {"l1_loss", r.metrics.L1()},
           {"confidence_abs_error", r.metrics.ConfidenceError()},
           {"confidence_bias", r.metrics.ConfidenceBias()},
+          {"confidence_cumprod_bias", r.metrics.ConfidenceCumprodBias()},
           {"lr", r.learning_rate},
           {"grad_norm", r.grad_norm},
           {"anchors", r.anchors},
@@ -29,6 +30,7 @@ Json LineOf(const StepReport& r, int gamma, double seconds) {
           {"source_ms", r.source_ms},
           {"train_ms", r.train_ms},
           {"optimizer_ms", r.optimizer_ms},
+          {"exchange_ms", r.exchange_ms},
           {"seconds", seconds}};
 }
 
@@ -172,7 +174,8 @@ Status TrainLog::WriteHtml() const {
     accept.push_back(series(fmt::format("slot {}", k), fmt::format("accept_rate/{}", k)));
   html += Chart("Acceptance of each slot", accept);
   html += Chart("Confidence: mean error against acceptance",
-                {series("|c - c*|", "confidence_abs_error"), series("c - c*", "confidence_bias")});
+                {series("|c - c*|", "confidence_abs_error"), series("c - c*", "confidence_bias"),
+                 series("of the products up to a slot", "confidence_cumprod_bias")});
   html += Chart("Gradient norm before clipping", {series("norm", "grad_norm")});
   html += Chart("Learning rate", {series("rate", "lr")});
   DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(dir_ + "/train.html"));

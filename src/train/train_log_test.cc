@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <iterator>
 
@@ -51,6 +52,7 @@ TEST(TrainLog, CurvesAreOneFile) {
   ASSERT_TRUE(log.WriteHtml().ok());
   const std::string html = Read(dir.path() + "/train.html");
   EXPECT_NE(html.find("slot 1"), std::string::npos);
+  EXPECT_NE(html.find("products up to a slot"), std::string::npos);
   EXPECT_EQ(html.find("http"), std::string::npos);
   EXPECT_EQ(html.find("<script"), std::string::npos);
   EXPECT_LT(html.size(), 200u * 1024);
@@ -70,6 +72,9 @@ TEST(BlockMetrics, AddUp) {
   EXPECT_EQ(sum.slots(), 4);
   EXPECT_DOUBLE_EQ(sum.Tau(), Report(1).metrics.Tau());
   EXPECT_DOUBLE_EQ(sum.AcceptRate(1), 0.75);
+  // Confidences 0.5 and 0.5, acceptances 0.5 and 0.75: products 0.5 - 0.5 and 0.25 - 0.375.
+  const double w = double(std::exp(-0.25f));
+  EXPECT_NEAR(sum.ConfidenceCumprodBias(), -0.125 * w / (1 + w), 1e-7);
 }
 
 }  // namespace

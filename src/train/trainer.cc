@@ -10,6 +10,7 @@
 #include "train/checkpoint.h"
 #include "train/draft_vocabulary.h"
 #include "train/init_layers.h"
+#include "train/process_group.h"
 #include "train/schedule.h"
 #include "train/step_workers.h"
 
@@ -24,17 +25,18 @@ BlockRun MakeRun(const TrainConfig& config, const DrafterConfig& drafter, Frozen
           .frozen = std::move(frozen),
           .draft_head = {},
           .precision = precision,
-          .shares = {config.ce_share, config.l1_share, config.confidence_share}};
+          .shares = {config.ce_share, config.l1_share, config.confidence_share, config.loss == "lk"}};
 }
 
 }  // namespace
 
 struct Trainer::State {
   State(const TrainConfig& c, const DrafterConfig& drafter, const ModelFiles& target_files, SampleSource& s,
-        FrozenWeights frozen, int threads)
+        FrozenWeights frozen, int threads, ProcessGroup* processes)
       : config(c),
         target(target_files),
         source(s),
+        group(processes ? *processes : alone),
         precision(c.precision == "f32" ? torch::kFloat32 : torch::kBFloat16),
         run(MakeRun(c, drafter, std::move(frozen), precision)),
         parameters(drafter, precision, uint64_t(c.seed), run.frozen.head),
@@ -46,6 +48,11 @@ struct Trainer::State {
     if (config.steps > 0) total = config.steps;
     rate = LearningRate::Recipe(config.learning_rate, total, config.warmup_share);
   }
+
+  Result<bool> ReadCheckpoint(const std::string& dir);
+  Status ShareState(bool* resumed);
+  Result<std::vector<TrainSample>> ReadShare(const std::vector<int64_t>& indices, StepReport* report);
+  Status AddUp(StepReport* report);
 
   Checkpoint Files() {
     return {.config = run.config,
@@ -67,6 +74,8 @@ struct Trainer::State {
   const TrainConfig config;
   const ModelFiles& target;
   SampleSource& source;
+  ProcessGroup alone;
+  ProcessGroup& group;
   const torch::ScalarType precision;
   BlockRun run;
   Parameters parameters;
@@ -84,7 +93,7 @@ int64_t Trainer::total_steps() const { return state_->total; }
 const DrafterConfig& Trainer::drafter() const { return state_->run.config; }
 
 Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const ModelFiles& target,
-                                               SampleSource& source) {
+                                               SampleSource& source, ProcessGroup* group) {
   DSPARK_ASSIGN_OR_RETURN(DrafterConfig drafter, DrafterFor(config, target.config));
   if (source.shape().tap_layers != drafter.taps || source.shape().d_model != drafter.target_width ||
       source.shape().vocab != drafter.target_vocab) {
@@ -95,9 +104,21 @@ Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const 
     return MakeError("the data hold {} samples, fewer than one batch of {}; lower batch or add data",
                      source.size(), config.batch);
   }
+  ProcessGroup alone;
+  ProcessGroup& processes = group ? *group : alone;
+  if (processes.world() > config.group) {
+    return MakeError("{} processes share groups of {} samples, so some would have none; give a larger group",
+                     processes.world(), config.group);
+  }
+  double samples = double(source.size());
+  DSPARK_RETURN_IF_ERROR(processes.TakeFirsts({&samples, 1}));
+  if (int64_t(samples) != source.size()) {
+    return MakeError("{} samples, but {} in the process of rank 0; give all processes the same data",
+                     source.size(), int64_t(samples));
+  }
   if (config.draft_vocab > 0 && config.draft_vocab < drafter.target_vocab) {
     DSPARK_ASSIGN_OR_RETURN(drafter.draft_to_target,
-                            ChooseDraftVocabulary(source, config.draft_vocab, kVocabularySamples));
+                            ChooseDraftVocabulary(source, config.draft_vocab, kVocabularySamples, processes));
     drafter.backbone.vocab = int(drafter.draft_to_target.size());
   }
   const auto precision = config.precision == "f32" ? torch::kFloat32 : torch::kBFloat16;
@@ -105,9 +126,34 @@ Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const 
   const int cores = std::max(1, int(std::thread::hardware_concurrency()));
   const int threads = config.threads > 0 ? config.threads : cores;
   at::set_num_threads(threads);
-  auto state = std::make_unique<State>(config, drafter, target, source, std::move(frozen), threads);
+  auto state = std::make_unique<State>(config, drafter, target, source, std::move(frozen), threads, group);
   DSPARK_RETURN_IF_ERROR(InitLayers(config.init_layers, target, &state->parameters));
   return std::unique_ptr<Trainer>(new Trainer(std::move(state)));
+}
+
+// The samples of `indices` that are this process's share: every world-th.
+Result<std::vector<TrainSample>> Trainer::State::ReadShare(const std::vector<int64_t>& indices,
+                                                           StepReport* report) {
+  const double start = NowMs();
+  std::vector<int64_t> share;
+  for (size_t i = size_t(group.rank()); i < indices.size(); i += size_t(group.world()))
+    share.push_back(indices[i]);
+  DSPARK_ASSIGN_OR_RETURN(std::vector<TrainSample> samples, source.Read(share));
+  for (size_t i = 0; i < share.size(); ++i) samples[i].id = share[i];
+  report->source_ms += NowMs() - start;
+  return samples;
+}
+
+// What the processes counted, each of its own samples.
+Status Trainer::State::AddUp(StepReport* report) {
+  std::vector<double> sums = report->metrics.Sums();
+  sums.insert(sums.end(), {report->loss, double(report->anchors), double(report->positions)});
+  DSPARK_RETURN_IF_ERROR(group.Sum(sums));
+  report->positions = int64_t(sums.back());
+  report->anchors = int64_t(sums[sums.size() - 2]);
+  report->loss = sums[sums.size() - 3];
+  report->metrics.SetSums(std::span(sums).first(sums.size() - 3));
+  return {};
 }
 
 Result<StepReport> Trainer::Step() {
@@ -117,30 +163,38 @@ Result<StepReport> Trainer::Step() {
   const std::vector<int64_t> indices = s.order.Batch(s.step);
   const int64_t epoch = s.step / s.order.steps_per_epoch();
   const int groups = s.config.batch / s.config.group;
+  const auto exchange = [&](const auto& call) {
+    const double start = NowMs();
+    const Status status = call();
+    report.exchange_ms += NowMs() - start;
+    return status;
+  };
+  const double start = NowMs();
   for (int g = 0; g < groups; ++g) {
     const auto first = indices.begin() + long(g) * s.config.group;
-    const std::vector<int64_t> group(first, first + s.config.group);
-    const double start = NowMs();
-    DSPARK_ASSIGN_OR_RETURN(const std::vector<TrainSample> samples, s.source.Read(group));
-    report.source_ms += NowMs() - start;
+    DSPARK_ASSIGN_OR_RETURN(const std::vector<TrainSample> samples,
+                            s.ReadShare({first, first + s.config.group}, &report));
     std::vector<TrainItem> items;
-    for (size_t i = 0; i < samples.size(); ++i) {
-      const TrainSample& sample = samples[i];
-      const auto keys = AnchorKeys(uint64_t(s.config.seed), epoch, group[i], sample.ids.size());
+    double weight = 0;
+    for (const TrainSample& sample : samples) {
+      const auto keys = AnchorKeys(uint64_t(s.config.seed), epoch, sample.id, sample.ids.size());
       const auto anchors = SampleAnchors(sample.loss_mask, keys, s.config.anchors);
       items.push_back({&sample, MakeBlockSlots(sample.ids, sample.loss_mask, anchors, s.config.block_size,
                                                float(s.config.decay))});
       report.anchors += items.back().slots.blocks;
       report.positions += int64_t(sample.ids.size());
+      weight += items.back().slots.WeightSum();
     }
-    report.loss += s.workers.RunGroup(items, groups, &report.metrics);
-    report.train_ms += NowMs() - start;
+    DSPARK_RETURN_IF_ERROR(exchange([&] { return s.group.Sum({&weight, 1}); }));
+    report.loss += s.workers.RunGroup(items, weight + 1e-6, groups, &report.metrics);
   }
-  report.train_ms -= report.source_ms;
-  const double start = NowMs();
   std::vector<torch::Tensor> gradients = s.workers.TakeGradients();
+  DSPARK_RETURN_IF_ERROR(exchange([&] { return s.group.Sum(gradients); }));
+  DSPARK_RETURN_IF_ERROR(exchange([&] { return s.AddUp(&report); }));
+  report.train_ms = NowMs() - start - report.source_ms - report.exchange_ms;
+  const double optimizer_start = NowMs();
   report.grad_norm = s.adam.Step(gradients, report.learning_rate);
-  report.optimizer_ms = NowMs() - start;
+  report.optimizer_ms = NowMs() - optimizer_start;
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
     return MakeError(
         "step {}: the loss is {}, its gradient's norm {}; lower learning_rate, go on from the last "
@@ -154,17 +208,19 @@ Result<StepReport> Trainer::Step() {
 Status Trainer::Save(const std::string& dir) const {
   nlohmann::ordered_json json = state_->TrainingJson();
   json["step"] = state_->step;
+  if (!state_->group.first()) return {};
   return SaveCheckpoint(state_->Files(), json, state_->step, state_->config.checkpoints_kept, dir);
 }
 
-Result<bool> Trainer::Resume(const std::string& dir) {
+Result<bool> Trainer::State::ReadCheckpoint(const std::string& dir) {
   DSPARK_ASSIGN_OR_RETURN(const nlohmann::json stored, ReadTrainingJson(dir));
   if (stored.is_null()) return false;
-  const nlohmann::json ours = state_->TrainingJson();
+  const nlohmann::json ours = TrainingJson();
   const auto differs = [&](const char* key) { return stored.value(key, nlohmann::json()) != ours[key]; };
   nlohmann::json theirs = stored.value("config", nlohmann::json::object());
   for (const auto& [key, value] : ours["config"].items()) {
-    const bool free = key == "out" || key == "checkpoint_every" || key == "checkpoints_kept";
+    const bool free =
+        key == "out" || key == "checkpoint_every" || key == "checkpoints_kept" || key == "threads";
     if (!free && theirs.value(key, nlohmann::json()) != value) {
       return MakeError(
           "{}/step_latest: was trained with another {}; give the same configuration or another out", dir,
@@ -175,9 +231,30 @@ Result<bool> Trainer::Resume(const std::string& dir) {
       !stored.value("step", nlohmann::json()).is_number_integer()) {
     return MakeError("{}/step_latest: was trained on other data; give the same or another out", dir);
   }
-  DSPARK_RETURN_IF_ERROR(LoadCheckpoint(state_->Files(), dir));
-  state_->step = state_->adam.steps = stored["step"].get<int64_t>();
+  DSPARK_RETURN_IF_ERROR(LoadCheckpoint(Files(), dir));
+  step = adam.steps = stored["step"].get<int64_t>();
   return true;
+}
+
+// Everything that the first process has, whether it was read, chosen or drawn.
+Status Trainer::State::ShareState(bool* resumed) {
+  if (group.world() == 1) return {};
+  double firsts[] = {double(*resumed), double(step)};
+  DSPARK_RETURN_IF_ERROR(group.TakeFirsts(firsts));
+  *resumed = firsts[0] != 0;
+  step = adam.steps = int64_t(firsts[1]);
+  DSPARK_RETURN_IF_ERROR(group.TakeFirsts(RunningState(Files())));
+  parameters.RefreshLow();
+  return {};
+}
+
+Result<bool> Trainer::Resume(const std::string& dir) {
+  bool resumed = false;
+  if (state_->group.first()) {
+    DSPARK_ASSIGN_OR_RETURN(resumed, state_->ReadCheckpoint(dir));
+  }
+  DSPARK_RETURN_IF_ERROR(state_->ShareState(&resumed));
+  return resumed;
 }
 
 }  // namespace dspark

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "core/rng.h"
+#include "counting_source.h"
 #include "load/drafter_tensors.h"
 #include "temp_dir.h"
 #include "test_data.h"
@@ -21,80 +22,12 @@
 namespace dspark::test {
 namespace {
 
-constexpr int kTaps = 3;
-
-// A text in which every token follows from the one before, and a target that knows it.
-class CountingSource : public SampleSource {
- public:
-  CountingSource(const ModelFiles& target, int64_t size) : size_(size) {
-    shape_ = {.tap_layers = {0, 1, 2},
-              .d_model = target.config.d_model,
-              .vocab = target.config.vocab,
-              .target_name = "counting"};
-    const torch::Tensor table = TensorFrom(*target.weights->Find("token_embd.weight"));
-    table_.assign(table.data_ptr<float>(), table.data_ptr<float>() + table.numel());
-  }
-  const SampleShape& shape() const override { return shape_; }
-  int64_t size() const override { return size_; }
-  Result<std::vector<TrainSample>> Read(const std::vector<int64_t>& indices) override {
-    std::vector<TrainSample> samples;
-    for (const int64_t index : indices) samples.push_back(Make(index));
-    return samples;
-  }
-  Result<std::vector<TrainSample>> ReadTokens(const std::vector<int64_t>& indices) override {
-    std::vector<TrainSample> samples;
-    for (const int64_t index : indices) {
-      const TrainSample whole = Make(index);
-      samples.push_back({index, whole.ids, whole.loss_mask, {}, {}});
-    }
-    return samples;
-  }
-
- private:
-  static int32_t Next(int32_t id) { return id * 5 % 13 + 3; }
-  TrainSample Make(int64_t index) const {
-    TrainSample s;
-    s.id = index;
-    const int length = 24 + int(index % 5) * 7;
-    s.ids = {int32_t(3 + index % 13)};
-    while (int(s.ids.size()) < length) s.ids.push_back(Next(s.ids.back()));
-    s.loss_mask.assign(size_t(length), 1);
-    for (int t = 0; t < 6; ++t) s.loss_mask[size_t(t)] = 0;
-    for (const int32_t id : s.ids) {
-      for (int tap = 0; tap < kTaps; ++tap) AppendRow(id, 1.0f + float(tap), &s.taps);
-      AppendRow(Next(id), 40.0f, &s.last_hidden);
-    }
-    return s;
-  }
-  // The embedding's row at a length of `scale`.
-  void AppendRow(int32_t id, float scale, std::vector<float>* out) const {
-    const float* row = &table_[size_t(id) * size_t(shape_.d_model)];
-    float squares = 0;
-    for (int i = 0; i < shape_.d_model; ++i) squares += row[i] * row[i];
-    for (int i = 0; i < shape_.d_model; ++i) out->push_back(row[i] * scale / std::sqrt(squares));
-  }
-
-  SampleShape shape_;
-  int64_t size_;
-  std::vector<float> table_;
-};
-
 class TrainerTest : public testing::Test {
  protected:
   TrainerTest()
       : target_(OpenModel(WriteTinyLlamaGguf(dir_.path(), 3, TinyLlama{.layers = 6})).value()),
         source_(target_, 40) {
-    config_.taps = {0, 1, 2};
-    config_.markov_rank = 16;
-    config_.block_size = 4;
-    config_.anchors = 8;
-    config_.batch = 8;
-    config_.group = 4;
-    config_.epochs = 100;
-    config_.steps = 30;
-    config_.learning_rate = 1e-2;
-    config_.ce_share = 1;
-    config_.threads = 2;
+    config_ = CountingConfig();
     config_.precision = "bf16";
   }
   std::unique_ptr<Trainer> Make() { return Trainer::Make(config_, target_, source_).value(); }
@@ -135,6 +68,13 @@ TEST_F(TrainerTest, EveryKindOfDrafterLearns) {
     const auto reports = Run(*trainer, 10);
     EXPECT_LT(reports.back().loss, reports.front().loss);
   }
+}
+
+TEST_F(TrainerTest, LearnsByTheLogarithmOfAcceptance) {
+  config_.loss = "lk";
+  const auto trainer = Make();
+  const auto reports = Run(*trainer, 30);
+  EXPECT_GT(reports.back().metrics.Tau(), reports.front().metrics.Tau() + 1.5);
 }
 
 TEST_F(TrainerTest, GoesOnBitForBit) {
