@@ -16,6 +16,9 @@ class BlockMetrics {
   void Add(const BlockSlots& slots, std::span<const int64_t> at, const float* ce, const float* l1,
            const float* confidence);
   void Add(const BlockMetrics& other);
+  // Of drafters that draft a token a step: one draft as slot k, and once for each row its expected tokens.
+  void AddDraft(int k, double weight, double ce, double l1);
+  void AddBlock(double tau);
 
   int gamma() const { return int(slots_.size()); }
   int64_t blocks() const { return blocks_; }

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <span>
 #include <string_view>
 
 #include "core/clock.h"
@@ -18,10 +19,11 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: dspark train [CONFIG.json] [key=value ...]\n"
-    "       dspark train --defaults      print a configuration with every key and its default\n\n"
+    "       dspark train --defaults [kind=KIND]      print a configuration with every key and its default\n\n"
     "Trains a drafter for a model. At least target=MODEL, data=[\"file.jsonl\"] (or one target cache) and\n"
     "out=DIRECTORY are needed. Started again with the same configuration it goes on from out/step_latest.\n"
     "  dspark train target=model.gguf 'data=[\"train.jsonl\"]' out=drafter steps=2000\n"
+    "Kinds of drafters: dspark, dflash, eagle3, mtp.\n"
     "Each checkpoint is a drafter: dspark run -m model.gguf -md drafter/step_latest. For GGUF: dspark "
     "convert.\n"
     "docs/training.md explains the keys.\n";
@@ -29,10 +31,10 @@ constexpr char kUsage[] =
 volatile std::sig_atomic_t interrupted = 0;
 
 // key=value over what the file says; values are JSON, or texts where they are none.
-Result<TrainConfig> ReadConfig(int argc, char** argv) {
+Result<TrainConfig> ReadConfig(std::span<char*> arguments) {
   nlohmann::json json = nlohmann::json::object();
-  for (int i = 1; i < argc; ++i) {
-    const std::string text = argv[i];
+  for (const char* argument : arguments) {
+    const std::string text = argument;
     const size_t equals = text.find('=');
     if (equals == std::string::npos) {
       DSPARK_ASSIGN_OR_RETURN(const nlohmann::json file, ReadJsonObject(text));
@@ -43,11 +45,14 @@ Result<TrainConfig> ReadConfig(int argc, char** argv) {
     const nlohmann::json parsed = nlohmann::json::parse(value, nullptr, false);
     json[text.substr(0, equals)] = parsed.is_discarded() ? nlohmann::json(value) : parsed;
   }
-  DSPARK_ASSIGN_OR_RETURN(TrainConfig config, ParseTrainConfig(json, "configuration"));
+  return ParseTrainConfig(json, "configuration");
+}
+
+Status CheckPaths(const TrainConfig& config) {
   if (config.target.empty()) return MakeError("configuration: no target; give target=MODEL");
   if (config.data.empty()) return MakeError("configuration: no data; give data=[\"file.jsonl\"]");
   if (config.out.empty()) return MakeError("configuration: no out; give out=DIRECTORY");
-  return config;
+  return {};
 }
 
 Status SaveAll(const Trainer& trainer, const TrainLog& log, const TrainConfig& config) {
@@ -73,8 +78,15 @@ Result<bool> RunSteps(Trainer& trainer, TrainLog& log, const TrainConfig& config
   return true;
 }
 
-Result<int> Run(int argc, char** argv) {
-  DSPARK_ASSIGN_OR_RETURN(const TrainConfig config, ReadConfig(argc, argv));
+Result<int> PrintDefaults(std::span<char*> arguments) {
+  DSPARK_ASSIGN_OR_RETURN(const TrainConfig config, ReadConfig(arguments));
+  fmt::print("{}\n", TrainConfigJson(config).dump(2));
+  return 0;
+}
+
+Result<int> Run(std::span<char*> arguments) {
+  DSPARK_ASSIGN_OR_RETURN(const TrainConfig config, ReadConfig(arguments));
+  DSPARK_RETURN_IF_ERROR(CheckPaths(config));
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles target, OpenModel(config.target));
   DSPARK_ASSIGN_OR_RETURN(const DrafterConfig drafter, DrafterFor(config, target.config));
   DSPARK_ASSIGN_OR_RETURN(const auto data, TrainingData::Open(config, target, drafter.taps));
@@ -103,14 +115,12 @@ int main(int argc, char** argv) {
     std::fputs(dspark::kUsage, stdout);
     return argc > 1 ? 0 : 2;
   }
-  if (first == "--defaults") {
-    fmt::print("{}\n", dspark::TrainConfigJson(dspark::TrainConfig()).dump(2));
-    return 0;
-  }
   // A step frees and asks for the same large blocks again and again: keep them instead of giving them back.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  const dspark::Result<int> result = dspark::Run(argc, argv);
+  const std::span<char*> arguments(argv, size_t(argc));
+  const dspark::Result<int> result =
+      first == "--defaults" ? dspark::PrintDefaults(arguments.subspan(2)) : dspark::Run(arguments.subspan(1));
   if (result.ok()) return result.value();
   fmt::print(stderr, "dspark train: {}\n", result.error().text);
   return 1;
