@@ -12,6 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// Keys that a kind does not read: not printed, and an error where they are given.
 bool DoesNothing(const std::string& kind, std::string_view key) {
   constexpr std::string_view kSteps[] = {"ttt_steps", "ttt_decay"};
   constexpr std::string_view kHeads[] = {"markov", "markov_rank", "confidence", "confidence_share"};
