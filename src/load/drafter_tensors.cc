@@ -201,7 +201,7 @@ std::string MtpTensorName(std::string_view hf_name, int target_layers) {
 }
 
 std::string CheckpointTensorName(const DrafterConfig& config, std::string_view name) {
-  const std::string plain = DeepSpecTensorName(name);
+  std::string plain = DeepSpecTensorName(name);
   if (config.kind != DrafterKind::kMtp || name == kDraftIds) return plain;
   std::string_view rest = DropPrefix(plain, "layers.0.");
   for (const auto& [theirs, ours] : kMtpNames) {
