@@ -22,6 +22,7 @@ class CountingSource : public SampleSource {
     const torch::Tensor table = TensorFrom(*target.weights->Find("token_embd.weight"));
     table_.assign(table.data_ptr<float>(), table.data_ptr<float>() + table.numel());
   }
+  void SetTaps(const std::vector<int>& taps) { shape_.tap_layers = taps; }
   const SampleShape& shape() const override { return shape_; }
   int64_t size() const override { return size_; }
   Result<std::vector<TrainSample>> Read(const std::vector<int64_t>& indices) override {

@@ -15,7 +15,8 @@ Status CheckDirectoryHolds(const DrafterFiles& drafter) {
     return MakeError("{}: {}; a directory of DeepSpec's form cannot hold that, convert to .gguf instead",
                      drafter.path, what);
   };
-  if (c.kind == DrafterKind::kMtp) return fail("an MTP layer");
+  if (c.kind == DrafterKind::kMtp)
+    return MakeError("{}: an MTP layer, for which there is no other form; use the directory", drafter.path);
   if (!c.draft_to_target.empty()) return fail("a reduced vocabulary");
   if (!c.backbone.qk_norm) return fail("a backbone without norms on q and k");
   if (c.fc_bias) return fail("a bias on fc");

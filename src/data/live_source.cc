@@ -27,8 +27,7 @@ struct Teacher::Running {
 Teacher::Teacher(Target& target, BlockPool& blocks, std::vector<int> tap_layers)
     : target_(target), blocks_(blocks), tap_layers_(std::move(tap_layers)), asked_(tap_layers_) {
   const int final_norm = target.config().layers;
-  DSPARK_CHECK(!tap_layers_.empty());
-  if (asked_.back() != final_norm) asked_.push_back(final_norm);
+  if (asked_.empty() || asked_.back() != final_norm) asked_.push_back(final_norm);
   DSPARK_CHECK_LE(int(asked_.size()), target.limits().max_taps);
 }
 

@@ -15,8 +15,8 @@ namespace dspark {
 // Runs samples through a target for their hidden states; no logits.
 class Teacher {
  public:
-  // `tap_layers` as Target::Forward takes them. The target, which has limits().max_taps for them and one more
-  // (the final norm's output), and the pool outlive this.
+  // `tap_layers` as Target::Forward takes them; none: samples hold the last hidden state alone. The target,
+  // which has limits().max_taps for them and one more (the final norm's output), and the pool outlive this.
   Teacher(Target& target, BlockPool& blocks, std::vector<int> tap_layers);
 
   // Blocks of a pool that keeps Run's batches full with samples of up to `max_length` tokens.

@@ -99,6 +99,17 @@ TEST(LiveSourceTest, TheFinalNormCanBeTapped) {
   EXPECT_EQ((*read)[0].taps, (*read)[0].last_hidden);
 }
 
+TEST(LiveSourceTest, LastHiddenAlone) {
+  test::TinyModel model(Options(64, 64));
+  const auto read = [&](const std::vector<int>& taps) {
+    auto source =
+        LiveSource::Make(RandomSamples(model.vocab(), {9}), Teacher(*model.target, *model.blocks, taps), "");
+    return (*source)->Read({0}).value()[0];
+  };
+  EXPECT_TRUE(read({}).taps.empty());
+  EXPECT_EQ(read({}).last_hidden, read({1}).last_hidden);
+}
+
 TEST(LiveSourceTest, RefusesWhatDoesNotFit) {
   test::TinyModel model(Options(64, 4));
   const Teacher teacher(*model.target, *model.blocks, {1});

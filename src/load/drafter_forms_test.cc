@@ -164,6 +164,28 @@ TEST(DrafterForms, Mtp) {
   EXPECT_THAT(ErrorOf(d.Write(Dir())), HasSubstr("tensor nextn.enorm.weight is missing"));
 }
 
+TEST(DrafterForms, MtpNamesGoBothWays) {
+  DrafterConfig c = test::TinyDrafterConfig(DrafterKind::kMtp);
+  c.own_embedding = c.own_head = true;
+  for (const auto& [name, shape] : DrafterShapes(c)) {
+    const std::string theirs = CheckpointTensorName(c, name);
+    EXPECT_TRUE(theirs.starts_with("model.layers.10.")) << theirs;
+    EXPECT_EQ(MtpTensorName(theirs, 10), name);
+    EXPECT_EQ(DrafterTensorName(DeepSpecTensorName(name)), name);
+  }
+  EXPECT_EQ(CheckpointTensorName(c, "output_norm.weight"), "model.layers.10.shared_head.norm.weight");
+  EXPECT_EQ(CheckpointTensorName(c, "d2t"), "d2t");
+}
+
+TEST(DrafterForms, MtpWithAReducedVocabulary) {
+  DrafterDirectory d = test::MtpDirectory();
+  const int64_t width = d.shapes["model.layers.10.enorm.weight"][0];
+  d.d2t = {0, 1, 1, 5};  // ids 0, 2, 3, 8 as differences to the row
+  EXPECT_THAT(ErrorOf(d.Write(Dir())), HasSubstr("without a head of its own"));
+  d.shapes["model.layers.10.shared_head.head.weight"] = {4, width};
+  EXPECT_THAT(Open(d.Write(Dir())).config.draft_to_target, ElementsAre(0, 2, 3, 8));
+}
+
 TEST(DrafterForms, Gemma4IsRecognisedAndRefused) {
   for (const char* name : {"Gemma4DSparkModel", "Gemma4Eagle3Model"}) {
     const DrafterDirectory d{.config = {{"architectures", {name}}}, .shapes = {}, .d2t = {}};

@@ -236,21 +236,6 @@ const Form* FindForm(const JsonSection& config) {
   return form == std::end(kForms) ? nullptr : form;
 }
 
-// The names of V3's tensors, which lie in the layer behind the target's last.
-std::string MtpTensorName(std::string_view hf_name, int target_layers) {
-  constexpr std::pair<std::string_view, std::string_view> kNames[] = {
-      {"eh_proj.weight", "nextn.eh_proj.weight"},   {"enorm.weight", "nextn.enorm.weight"},
-      {"hnorm.weight", "nextn.hnorm.weight"},       {"shared_head.norm.weight", "output_norm.weight"},
-      {"shared_head.head.weight", "output.weight"}, {"embed_tokens.weight", "token_embd.weight"}};
-  const std::string prefix = fmt::format("model.layers.{}.", target_layers);
-  if (!hf_name.starts_with(prefix)) return {};
-  const std::string_view rest = hf_name.substr(prefix.size());
-  for (const auto& [theirs, ours] : kNames) {
-    if (rest == theirs) return std::string(ours);
-  }
-  return LlamaCppName(fmt::format("model.layers.0.{}", rest));
-}
-
 HfNaming NamingOf(const DrafterConfig& c) {
   const auto name = [kind = c.kind, layers = c.target_layers](std::string_view hf_name) {
     if (kind == DrafterKind::kMtp) return MtpTensorName(hf_name, layers);

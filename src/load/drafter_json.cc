@@ -11,17 +11,19 @@ std::string_view MarkovName(MarkovHead head) {
 
 Json BackboneJson(const DrafterConfig& c, TensorType type) {
   const ModelConfig& b = c.backbone;
+  // V3's layer of prediction stands behind all the target's.
+  const int layers = c.kind == DrafterKind::kMtp ? c.target_layers : b.layers;
   return {{"model_type", "qwen3"},
           {"dtype", type == TensorType::kBF16 ? "bfloat16" : "float32"},
           {"hidden_act", "silu"},
           {"attention_bias", false},
           {"hidden_size", b.d_model},
           {"intermediate_size", b.d_ffn},
-          {"num_hidden_layers", b.layers},
+          {"num_hidden_layers", layers},
           {"num_attention_heads", b.heads},
           {"num_key_value_heads", b.kv_heads},
           {"head_dim", b.head_dim},
-          {"layer_types", std::vector<std::string>(size_t(b.layers), "full_attention")},
+          {"layer_types", std::vector<std::string>(size_t(layers), "full_attention")},
           {"max_position_embeddings", b.max_context},
           {"rms_norm_eps", b.rms_eps},
           {"rope_theta", b.rope_theta},
@@ -40,6 +42,10 @@ Json DeepSpecConfig(const DrafterConfig& c, TensorType type) {
     json["draft_num_hidden_layers"] = 1;
     json["ttt_length"] = c.block_size;
     json["target_layer_ids"] = c.taps;
+  } else if (c.kind == DrafterKind::kMtp) {
+    architecture("Qwen3MTPModel");
+    json["num_nextn_predict_layers"] = 1;
+    json["ttt_length"] = c.block_size;
   } else if (!c.anchor_first) {
     architecture("DFlashDraftModel");
     json["block_size"] = c.block_size;

@@ -8,8 +8,8 @@
 
 namespace dspark {
 
-// DeepSpec's keys (drafters.md §12.2), or z-lab's where slots predict their own token; `type`: of the
-// tensors.
+// DeepSpec's keys (drafters.md §12.2), z-lab's where slots predict their own token, V3's of MTP; `type`: of
+// the tensors.
 nlohmann::ordered_json DeepSpecConfig(const DrafterConfig& config, TensorType type);
 
 }  // namespace dspark

@@ -30,7 +30,14 @@ constexpr Name kWholeNames[] = {{"embed_tokens.weight", "token_embd.weight"},
                                 {"confidence_head.proj.weight", "conf_proj.weight"},
                                 {"confidence_head.proj.bias", "conf_proj.bias"},
                                 {"layers.0.hidden_norm.weight", "blk.0.attn_norm_2.weight"},
+                                {"eh_proj.weight", "nextn.eh_proj.weight"},
+                                {"enorm.weight", "nextn.enorm.weight"},
+                                {"hnorm.weight", "nextn.hnorm.weight"},
                                 {"d2t", kDraftIds}};
+
+// V3's where they are not DeepSpec's.
+constexpr Name kMtpNames[] = {{"shared_head.norm.weight", "output_norm.weight"},
+                              {"shared_head.head.weight", "output.weight"}};
 
 std::string_view DropPrefix(std::string_view text, std::string_view prefix) {
   return text.starts_with(prefix) ? text.substr(prefix.size()) : text;
@@ -176,6 +183,31 @@ std::string DeepSpecTensorName(std::string_view name) {
     if (name == ours) return std::string(theirs);
   }
   return std::string(DropPrefix(HuggingFaceName(name), "model."));
+}
+
+std::string MtpTensorName(std::string_view hf_name, int target_layers) {
+  const std::string prefix = fmt::format("model.layers.{}.", target_layers);
+  if (hf_name == "d2t") return std::string(kDraftIds);
+  if (!hf_name.starts_with(prefix)) return {};
+  const std::string_view rest = DropPrefix(hf_name, prefix);
+  for (const auto& [theirs, ours] : kMtpNames) {
+    if (rest == theirs) return std::string(ours);
+  }
+  for (const auto& [theirs, ours] : kWholeNames) {
+    if (rest == theirs && (ours == "token_embd.weight" || ours.starts_with("nextn.")))
+      return std::string(ours);
+  }
+  return LlamaCppName(fmt::format("model.layers.0.{}", rest));
+}
+
+std::string CheckpointTensorName(const DrafterConfig& config, std::string_view name) {
+  std::string plain = DeepSpecTensorName(name);
+  if (config.kind != DrafterKind::kMtp || name == kDraftIds) return plain;
+  std::string_view rest = DropPrefix(plain, "layers.0.");
+  for (const auto& [theirs, ours] : kMtpNames) {
+    if (name == ours) rest = theirs;
+  }
+  return fmt::format("model.layers.{}.{}", config.target_layers, rest);
 }
 
 TensorShapes DrafterShapes(const DrafterConfig& c) {

@@ -19,6 +19,13 @@ std::string DrafterTensorName(std::string_view hf_name);
 // The other way round, in DeepSpec's spelling. Every name of DrafterShapes has one; empty for others.
 std::string DeepSpecTensorName(std::string_view name);
 
+// V3's spelling of an MTP drafter's, which lie in the layer behind the target's last: its names for
+// checkpoint names ("model.layers.30.enorm.weight" is "nextn.enorm.weight"), empty for others.
+std::string MtpTensorName(std::string_view hf_name, int target_layers);
+
+// The name in a checkpoint of the drafter's kind: DeepSpec's or V3's.
+std::string CheckpointTensorName(const DrafterConfig& config, std::string_view name);
+
 // Exactly the tensors that a drafter of this configuration has.
 TensorShapes DrafterShapes(const DrafterConfig& config);
 

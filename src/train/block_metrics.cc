@@ -63,6 +63,19 @@ void BlockMetrics::SetSums(std::span<const double> sums) {
   }
 }
 
+void BlockMetrics::AddDraft(int k, double weight, double ce, double l1) {
+  accepted_[size_t(k)] += std::clamp(1 - 0.5 * l1, 0.0, 1.0);
+  ++slots_[size_t(k)];
+  weight_ += weight;
+  ce_ += weight * ce;
+  l1_ += weight * l1;
+}
+
+void BlockMetrics::AddBlock(double tau) {
+  ++blocks_;
+  tau_ += tau;
+}
+
 int64_t BlockMetrics::slots() const { return std::accumulate(slots_.begin(), slots_.end(), int64_t{0}); }
 
 double BlockMetrics::AcceptRate(int k) const {

@@ -19,6 +19,9 @@ class BlockMetrics {
   // Everything, as numbers that add up: of processes that share a step.
   std::vector<double> Sums() const;
   void SetSums(std::span<const double> sums);  // what Sums() of the same γ gave
+  // Of drafters that draft a token a step: one draft as slot k, and once for each row its expected tokens.
+  void AddDraft(int k, double weight, double ce, double l1);
+  void AddBlock(double tau);
 
   int gamma() const { return int(slots_.size()); }
   int64_t blocks() const { return blocks_; }

@@ -9,27 +9,12 @@ namespace {
 
 using torch::Tensor;
 
-const Weight& Find(const Weights& weights, std::string_view name) {
-  const auto it = weights.find(name);
-  if (it == weights.end()) CheckFailed(__FILE__, __LINE__, fmt::format("no parameter {}", name));
-  return it->second;
-}
-
-const Weight& OfLayer(const Weights& weights, int layer, std::string_view name) {
-  return Find(weights, fmt::format("layers.{}.{}.weight", layer, name));
-}
-
-// Rows of a table as fp32, without gradients.
-Tensor Rows(const Tensor& table, const std::vector<int64_t>& ids) {
-  return table.index_select(0, torch::tensor(ids).to(table.device())).to(torch::kFloat32);
-}
-
 // Slot 0 of a block is its anchor's token, the others are masks.
 Tensor EmbedBlocks(const BlockRun& run, const BlockSlots& slots) {
   std::vector<int64_t> ids(size_t(slots.slots()), run.config.mask_token);
   for (size_t b = 0; b < size_t(slots.blocks); ++b)
     ids[b * size_t(slots.gamma)] = slots.previous[b * size_t(slots.gamma)];
-  return Rows(run.frozen.embedding, ids);
+  return RowsOf(run.frozen.embedding, ids);
 }
 
 // Positions of the context rows, then of the slots.
@@ -62,13 +47,6 @@ struct LayerPass {
     q = Rotate(RmsNorm(q, weight("self_attn.q_norm").leaf, c.rms_eps), query_rope);
     k = Rotate(RmsNorm(k, weight("self_attn.k_norm").leaf, c.rms_eps), rope);
     return Linear(BlockAttention(q, k, v, layout, run.precision), weight("self_attn.o_proj"));
-  }
-
-  Tensor Mlp(int layer, const Tensor& x) const {
-    const auto weight = [&](std::string_view name) -> const Weight& { return OfLayer(weights, layer, name); };
-    const Tensor xn = RmsNorm(x, weight("post_attention_layernorm").leaf, run.config.backbone.rms_eps);
-    const Tensor gate = torch::silu(Linear(xn, weight("mlp.gate_proj")));
-    return Linear(gate * Linear(xn, weight("mlp.up_proj")), weight("mlp.down_proj"));
   }
 };
 
@@ -109,7 +87,7 @@ Tensor BlockHidden(const BlockRun& run, const Weights& weights, const Tensor& ta
   Tensor x = EmbedBlocks(run, slots);
   for (int layer = 0; layer < run.config.backbone.layers; ++layer) {
     x = x + pass.Attention(layer, features, x);
-    x = x + pass.Mlp(layer, x);
+    x = x + Mlp(weights, layer, x, eps);
   }
   return RmsNorm(x, Find(weights, "norm.weight").leaf, eps);
 }
@@ -135,11 +113,6 @@ BlockLoss ComputeBlockLoss(const BlockRun& run, const Weights& weights, const Tr
                            const BlockSlots& slots, double denominator) {
   const int64_t length = int64_t(sample.ids.size());
   const torch::Device device = run.frozen.head.device();
-  // A copy: the backward pass, which may come when the sample is gone, reads the taps.
-  const auto rows_of = [&](const std::vector<float>& values) {
-    const std::vector<int64_t> shape = {length, int64_t(values.size()) / length};
-    return torch::from_blob(const_cast<float*>(values.data()), shape).clone().to(device);
-  };
   BlockLoss result;
   std::vector<int64_t> teacher_rows, labels;
   std::vector<float> slot_weights;
@@ -155,12 +128,14 @@ BlockLoss ComputeBlockLoss(const BlockRun& run, const Weights& weights, const Tr
   const Tensor w = torch::tensor(slot_weights).to(device);
   const auto pick = [&](const Tensor& t) { return t.defined() ? t.index_select(0, valid) : t; };
 
-  const Tensor hidden = BlockHidden(run, weights, rows_of(sample.taps), slots);
+  // A copy: the backward pass, which may come when the sample is gone, reads the taps.
+  const Tensor taps = CopyOfRows(sample.taps, length, device);
+  const Tensor hidden = BlockHidden(run, weights, taps, slots);
   const BlockHeads heads = ApplyHeads(run, weights, hidden, slots);
   const HeadLossInputs inputs{
       .draft_head = run.draft_head,
       .teacher_head = run.frozen.head,
-      .teacher = rows_of(sample.last_hidden),
+      .teacher = CopyOfRows(sample.last_hidden, length, device),
       .teacher_rows = torch::tensor(teacher_rows),
       .labels = run.frozen.head_row.index_select(0, torch::tensor(labels).to(device)).to(torch::kInt64),
       .ce_weights = w * run.shares.ce,

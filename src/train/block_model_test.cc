@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/autograd.h>
 
-#include "golden_tensors.h"
+#include "golden_train_sample.h"
 #include "load/json_file.h"
 #include "test_data.h"
 #include "train/adamw.h"
@@ -35,24 +35,7 @@ struct GoldenRun {
     weights = parameters.MakeWeights();
   }
   TrainSample Sample(const std::string& name) const {
-    const std::string stored = name == "zero" ? "none" : name;
-    TrainSample s;
-    s.ids = samples.Ints(stored + ".input_ids");
-    const auto mask = samples.Find(stored + ".loss_mask").bytes;
-    s.loss_mask.assign(mask.begin(), mask.end());
-    if (name == "zero") std::ranges::fill(s.loss_mask, 0);
-    s.last_hidden = samples.Floats(stored + ".last_hidden");
-    const auto out = samples.Floats(stored + ".layer_out");  // layers 0, 1, 2, 3, 5, 6
-    const std::vector<int> stored_layers = {0, 1, 2, 3, 5, 6};
-    const size_t d = size_t(run.config.target_width);
-    for (size_t t = 0; t < s.ids.size(); ++t) {
-      for (const int tap : run.config.taps) {
-        const size_t place = size_t(std::ranges::find(stored_layers, tap) - stored_layers.begin());
-        const auto from = out.begin() + long((t * stored_layers.size() + place) * d);
-        s.taps.insert(s.taps.end(), from, from + long(d));
-      }
-    }
-    return s;
+    return GoldenTrainSample(samples, name, run.config.taps);
   }
   BlockSlots Slots(const std::string& name, const TrainSample& sample) const {
     const auto anchors = golden.Ints(name + ".anchors");

@@ -6,6 +6,7 @@
 #include "core/atomic_file.h"
 #include "core/mapped_file.h"
 #include "load/drafter_json.h"
+#include "load/drafter_tensors.h"
 #include "load/json_file.h"
 #include "load/safetensors.h"
 #include "load/tensor_file_header.h"
@@ -45,17 +46,21 @@ Status WriteText(const std::string& text, const std::string& path) {
   return file.Commit();
 }
 
-// DeepSpec's model.safetensors: frozen copies too.
+// model.safetensors: with the embedding and head that the form wants, too.
 Result<std::vector<NamedTensor>> ModelTensors(const Checkpoint& c) {
   DSPARK_ASSIGN_OR_RETURN(const FrozenWeights frozen, LoadFrozen(c.target, c.config, c.stored));
-  std::vector<NamedTensor> tensors = {{"embed_tokens.weight", frozen.embedding},
-                                      {"lm_head.weight", frozen.head.narrow(0, 0, c.config.backbone.vocab)}};
-  for (const Parameter& p : c.parameters.all()) tensors.push_back({p.name, p.master.cpu().to(c.stored)});
+  std::vector<NamedTensor> tensors;
+  const auto add = [&](const std::string& name, const Tensor& values) {
+    tensors.push_back({CheckpointTensorName(c.config, name), values});
+  };
+  if (c.config.own_embedding) add("token_embd.weight", frozen.embedding);
+  if (c.config.own_head) add("output.weight", frozen.head.narrow(0, 0, c.config.backbone.vocab));
+  for (const Parameter& p : c.parameters.all()) add(DrafterTensorName(p.name), p.master.cpu().to(c.stored));
   if (!c.config.draft_to_target.empty()) {  // as differences to the row, SpecForge's way
     std::vector<int64_t> offsets;
     for (size_t i = 0; i < c.config.draft_to_target.size(); ++i)
       offsets.push_back(c.config.draft_to_target[i] - int64_t(i));
-    tensors.push_back({"d2t", torch::tensor(offsets)});
+    add("d2t", torch::tensor(offsets));
   }
   return tensors;
 }
@@ -76,7 +81,7 @@ Status WriteFiles(const Checkpoint& c, const nlohmann::ordered_json& training, c
   DSPARK_ASSIGN_OR_RETURN(std::vector<NamedTensor> model, ModelTensors(c));
   nlohmann::ordered_json config =
       DeepSpecConfig(c.config, c.stored == torch::kFloat32 ? TensorType::kF32 : TensorType::kBF16);
-  config["num_anchors"] = c.anchors;
+  config.update(c.training_keys);
   DSPARK_RETURN_IF_ERROR(WriteText(config.dump(2) + "\n", dir + "/config.json"));
   DSPARK_RETURN_IF_ERROR(WriteTensors(std::move(model), dir + "/model.safetensors"));
   std::vector<NamedTensor> state = StateTensors(c);

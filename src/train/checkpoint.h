@@ -1,8 +1,9 @@
 // Checkpoints of a training run.
 //
-// DIR/step_N holds config.json and model.safetensors, DeepSpec's files of the drafter (drafters.md §12; with
-// a reduced vocabulary also d2t, which DeepSpec does not know), and training.json and training.safetensors:
-// the configuration, the steps done, fp32 masters and Adam's moments. DIR/step_latest points to the newest.
+// DIR/step_N holds config.json and model.safetensors, DeepSpec's files of the drafter (drafters.md §12; MTP:
+// DeepSeek-V3's, §11; with a reduced vocabulary also d2t, which neither knows), and training.json and
+// training.safetensors: the configuration, the steps done, fp32 masters and Adam's moments. DIR/step_latest
+// points to the newest.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -18,7 +19,7 @@ struct Checkpoint {
   const TensorSource& target;  // whose embedding and head are written with the drafter
   Parameters& parameters;
   AdamW& adam;
-  int anchors = 0;                              // num_anchors of config.json
+  nlohmann::ordered_json training_keys;         // of config.json, beside the drafter's own
   torch::ScalarType stored = torch::kBFloat16;  // of model.safetensors
 };
 

@@ -52,8 +52,11 @@ void LossOfRows(const HeadLossInputs& in, int64_t first, const Tensor& logits, c
   std::vector<float> log_sums(rows.rows.size());
   for (size_t i = 0; i < log_sums.size(); ++i)
     log_sums[i] = kernels.log_sum_exp(row_of(teacher, i), teacher.size(1));
+  const bool soft = !in.labels.defined();
+  const Tensor labels = soft ? teacher.argmax(1) : in.labels;
   for (int64_t i = 0; i < logits.size(0); ++i) {
-    const int64_t slot = first + i, label = in.labels.data_ptr<int64_t>()[slot];
+    const int64_t slot = first + i;
+    const int64_t label = labels.data_ptr<int64_t>()[soft ? int64_t(rows.of_slot[size_t(i)]) : slot];
     LossRow<T> row{.logits = row_of(logits, size_t(i)),
                    .teacher = row_of(teacher, rows.of_slot[size_t(i)]),
                    .teacher_log_sum = log_sums[rows.of_slot[size_t(i)]],
@@ -62,7 +65,7 @@ void LossOfRows(const HeadLossInputs& in, int64_t first, const Tensor& logits, c
                    .ce_weight = in.ce_weights.data_ptr<float>()[slot],
                    .l1_weight = in.l1_weights.data_ptr<float>()[slot],
                    .log_acceptance = in.log_acceptance};
-    kernels.loss(vocab, &row);
+    (soft ? kernels.soft_loss : kernels.loss)(vocab, &row);
     ce->data_ptr<float>()[slot] = row.ce;
     l1->data_ptr<float>()[slot] = row.l1;
   }
@@ -73,22 +76,24 @@ void LossOfRowsByTorch(const HeadLossInputs& in, int64_t first, Tensor logits, c
                        const TeacherRows& rows, Tensor* ce, Tensor* l1) {
   const int64_t n = logits.size(0), vocab = logits.size(1);
   const auto slots = [&](const Tensor& t) { return t.narrow(0, first, n); };
-  const std::vector<int64_t> of_slot(rows.of_slot.begin(), rows.of_slot.end());
+  const bool soft = !in.labels.defined();
+  const Tensor of_slot =
+      torch::tensor(std::vector<int64_t>(rows.of_slot.begin(), rows.of_slot.end())).to(logits.device());
   const Tensor log_p = logits.to(torch::kFloat32).log_softmax(-1), p = log_p.exp();
-  const Tensor q_all =
-      teacher.to(torch::kFloat32).softmax(-1).index_select(0, torch::tensor(of_slot).to(logits.device()));
+  const Tensor q_all = teacher.to(torch::kFloat32).softmax(-1).index_select(0, of_slot);
   const Tensor q = q_all.narrow(1, 0, vocab), outside = q_all.narrow(1, vocab, q_all.size(1) - vocab).sum(1);
-  const Tensor labels = slots(in.labels), known = labels.lt(vocab).to(torch::kFloat32);
+  const Tensor labels = soft ? q_all.argmax(1) : slots(in.labels),
+               known = labels.lt(vocab).to(torch::kFloat32);
   const Tensor row = labels.clamp_max(vocab - 1).unsqueeze(1);
-  slots(*ce).copy_(log_p.gather(1, row).squeeze(1).neg().mul(known));
+  const Tensor wanted = soft ? q / q.sum(1, true) : torch::zeros_like(p).scatter_(1, row, 1);
+  slots(*ce).copy_((wanted * log_p).sum(1).neg().mul(known));
   slots(*l1).copy_((p - q).abs().sum(1).add(outside));
   const Tensor ce_weight = slots(in.ce_weights).mul(known).unsqueeze(1);
   const Tensor acceptance = slots(*l1).mul(-0.5).add(1).clamp_min(kLeastAcceptance);
   const Tensor slope = in.log_acceptance ? acceptance.reciprocal().mul(0.5) : torch::ones_like(acceptance);
   const Tensor l1_weight = slots(in.l1_weights).mul(slope).unsqueeze(1), sign = (p - q).sign();
   Tensor g = p.mul(ce_weight + l1_weight * (sign - p.mul(sign).sum(1, true)));
-  g.scatter_add_(1, row, ce_weight.neg());
-  logits.copy_(g);
+  logits.copy_(g.sub_(ce_weight * wanted));
 }
 
 void LossOfChunk(const HeadLossInputs& in, int64_t first, const Tensor& logits, Tensor* ce, Tensor* l1) {

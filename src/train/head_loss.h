@@ -14,7 +14,9 @@ struct HeadLossInputs {
   torch::Tensor teacher_head;   // [V, d]: FrozenWeights::head
   torch::Tensor teacher;        // [T, d] fp32: the target's last hidden states
   torch::Tensor teacher_rows;   // [N] int64: the row of `teacher` that speaks of a slot's token
-  torch::Tensor labels;         // [N] int64: rows of teacher_head; those from Vd on have no cross-entropy
+  // [N] int64: rows of teacher_head; those from Vd on have no cross-entropy. Undefined: it is against the
+  // teacher's distribution over the draft vocabulary, of slots whose likeliest token is in it.
+  torch::Tensor labels;
   torch::Tensor ce_weights;     // [N] fp32: of each slot in the loss
   torch::Tensor l1_weights;     // [N]
   bool log_acceptance = false;  // LK_alpha in place of l1 (loss_rows.h)
@@ -24,7 +26,7 @@ struct HeadLossInputs {
 
 struct HeadLoss {
   torch::Tensor loss;  // scalar: Σ ce_weights * ce + l1_weights * l1, or * LogAcceptanceLoss(l1)
-  torch::Tensor ce;    // [N] -log p(label), 0 without a row; no gradient
+  torch::Tensor ce;    // [N] -log p(label), or -Σ q' log p; 0 without; no gradient
   torch::Tensor l1;    // [N] Σ |p - q| over V; no gradient
 };
 

@@ -17,6 +17,7 @@ struct LossRow {
   float teacher_log_sum;        // log Σ exp over all of them
   bool teacher_has_more;        // than n
   int32_t label = -1;           // row of the draft vocabulary; -1: it has none, and the slot no cross-entropy
+                                // (soft_loss asks for no more than the sign)
   float ce_weight, l1_weight;   // of this slot in the total loss
   bool log_acceptance = false;  // the distance is LogAcceptanceLoss(l1); otherwise l1
   float ce = 0;                 // result: -log p[label]
@@ -33,6 +34,8 @@ inline float LogAcceptanceLoss(float l1) { return -std::log(std::fmax(1 - 0.5f *
 template <class T>
 struct LossRowKernels {
   void (*loss)(int64_t n, LossRow<T>* row);
+  // The same with ce = -Σ q' log p: q' is the teacher's distribution over the draft vocabulary alone.
+  void (*soft_loss)(int64_t n, LossRow<T>* row);
   float (*log_sum_exp)(const T* logits, int64_t n);
 };
 const LossRowKernels<float>& LossRowsFloat(Isa isa);

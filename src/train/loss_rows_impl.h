@@ -53,6 +53,11 @@ struct LossRowOps {
     return top + std::log(sum.SumOfLanes());
   }
 
+  // Of the distance's loss over l1.
+  static float Slope(const LossRow<T>& row) {
+    return row.log_acceptance ? 0.5f / std::fmax(1 - 0.5f * row.l1, kLeastAcceptance) : 1.0f;
+  }
+
   static void Loss(int64_t n, LossRow<T>* row) {
     const float log_sum = LogSumExp(row->logits, n);
     const auto p_of = [&](int64_t i, int lanes) {
@@ -75,9 +80,8 @@ struct LossRowOps {
     const bool labelled = row->label >= 0;
     const float ce_weight = labelled ? row->ce_weight : 0;
     if (labelled) row->ce = log_sum - Value(row->logits[row->label]);
-    // d ce / d u = p - [label]; d l1 / d u = p (s - Σ p s), s = sign(p - q); d -log(1 - l1 / 2) / d l1.
-    const float slope = row->log_acceptance ? 0.5f / std::fmax(1 - 0.5f * row->l1, kLeastAcceptance) : 1.0f;
-    const float l1_slope = row->l1_weight * slope;
+    // d ce / d u = p - [label]; d l1 / d u = p (s - Σ p s), s = sign(p - q).
+    const float l1_slope = row->l1_weight * Slope(*row);
     const V both = V::Set(ce_weight - l1_slope * signed_p.SumOfLanes());
     const V l1_weight = V::Set(l1_slope);
     const float label_p = labelled ? std::exp(Value(row->logits[row->label]) - log_sum) : 0;
@@ -92,7 +96,40 @@ struct LossRowOps {
     Store(row->logits + row->label, 1, V::Load(gradient));
   }
 
-  static constexpr LossRowKernels<T> Kernels() { return {Loss, LogSumExp}; }
+  static void SoftLoss(int64_t n, LossRow<T>* row) {
+    const float log_sum = LogSumExp(row->logits, n);
+    const auto p_of = [&](int64_t i, int lanes) {
+      return Exp(Load(row->logits + i, lanes) - V::Set(log_sum));
+    };
+    const auto q_of = [&](int64_t i, int lanes) {
+      const V q = Exp(Load(row->teacher + i, lanes) - V::Set(row->teacher_log_sum));
+      return lanes < 16 ? V::KeepFirst(q, lanes, V::Set(0)) : q;
+    };
+    V above = V::Set(0), below = V::Set(0), signed_p = V::Set(0), mass = V::Set(0), product = V::Set(0);
+    ForEachVector(n, [&](int64_t i, int lanes) {
+      const V p = p_of(i, lanes), q = q_of(i, lanes);
+      above = above + V::Max(p - q, V::Set(0));
+      below = below + V::Max(q - p, V::Set(0));
+      signed_p = signed_p + Signed(p, q);
+      mass = mass + q;
+      product = V::Fma(q, Load(row->logits + i, lanes), product);
+    });
+    const float drafted = mass.SumOfLanes();
+    const float outside = row->teacher_has_more ? std::fmax(0.0f, 1 - drafted) : 0;
+    row->l1 = above.SumOfLanes() + below.SumOfLanes() + outside;
+    const bool counts = row->label >= 0;
+    if (counts) row->ce = log_sum - product.SumOfLanes() / drafted;
+    // d ce / d u = p - q'; d l1 / d u as above.
+    const float ce_weight = counts ? row->ce_weight : 0, l1_slope = row->l1_weight * Slope(*row);
+    const V both = V::Set(ce_weight - l1_slope * signed_p.SumOfLanes());
+    const V q_weight = V::Set(counts ? -ce_weight / drafted : 0), l1_weight = V::Set(l1_slope);
+    ForEachVector(n, [&](int64_t i, int lanes) {
+      const V p = p_of(i, lanes), q = q_of(i, lanes);
+      Store(row->logits + i, lanes, V::Fma(both, p, V::Fma(q_weight, q, l1_weight * Signed(p, q))));
+    });
+  }
+
+  static constexpr LossRowKernels<T> Kernels() { return {Loss, SoftLoss, LogSumExp}; }
 };
 
 }  // namespace dspark

@@ -91,6 +91,50 @@ TEST(LossRows, HopelessSlotsKeepAFiniteSlope) {
   EXPECT_NEAR(LogAcceptanceLoss(row.l1), -std::log(kLeastAcceptance), 1e-3);
 }
 
+// The cross-entropy against the teacher's distribution over the draft vocabulary, in doubles.
+double SoftTotal(const std::vector<float>& logits, const std::vector<float>& teacher,
+                 const LossRow<float>& row) {
+  const double p_sum = LogSum(logits),
+               q_sum = LogSum({teacher.begin(), teacher.begin() + long(logits.size())});
+  double ce = 0;
+  for (size_t i = 0; i < logits.size(); ++i)
+    ce += std::exp(double(teacher[i]) - q_sum) * (p_sum - double(logits[i]));
+  return row.ce_weight * ce + row.l1_weight * Compute(logits, teacher, -1).l1;
+}
+
+TEST(LossRows, SoftValuesAndGradientsByFiniteDifferences) {
+  for (const size_t more : {0, 21}) {
+    for (const float l1_weight : {0.0f, 0.7f}) {
+      std::vector<float> logits = Logits(1, 37);
+      const std::vector<float> teacher = Logits(2, 37 + more), before = logits;
+      LossRow<float> row = RowOf(logits, teacher, 0);
+      row.l1_weight = l1_weight;
+      LossRowsFloat(Isa::kReference).soft_loss(37, &row);
+      EXPECT_NEAR(row.ce_weight * row.ce + row.l1_weight * row.l1, SoftTotal(before, teacher, row), 1e-5);
+      EXPECT_NEAR(row.l1, Compute(before, teacher, -1).l1, 1e-5);
+      for (size_t i = 0; i < before.size(); ++i) {
+        std::vector<float> up = before, down = before;
+        up[i] += 1e-3f;
+        down[i] -= 1e-3f;
+        const double slope =
+            (SoftTotal(up, teacher, row) - SoftTotal(down, teacher, row)) / (double(up[i]) - double(down[i]));
+        EXPECT_NEAR(logits[i], slope, 1e-4) << i;
+      }
+    }
+  }
+}
+
+TEST(LossRows, ASoftRowWithoutALabelHasNoCrossEntropy) {
+  std::vector<float> logits = Logits(1, 37);
+  const std::vector<float> teacher = Logits(2, 50);
+  LossRow<float> row = RowOf(logits, teacher, -1);
+  row.l1_weight = 0;
+  LossRowsFloat(Isa::kReference).soft_loss(37, &row);
+  EXPECT_EQ(row.ce, 0);
+  EXPECT_GT(row.l1, 0);
+  EXPECT_EQ(logits, std::vector<float>(37, 0.0f));
+}
+
 TEST(LossRows, SameBitsWithEveryInstructionSet) {
   for (const size_t n : {1, 15, 16, 100, 1000}) {
     const std::vector<float> teacher = Logits(4, n + 3);
@@ -121,6 +165,14 @@ TEST(LossRows, SameBitsWithEveryInstructionSet) {
       LossRow<uint16_t> low_result = low_row(low);
       LossRowsBf16(isa).loss(int64_t(n), &low_result);
       EXPECT_EQ(low, low_reference);
+      const auto soft = [&](Isa with) {
+        std::vector<float> gradient = Logits(3, n);
+        LossRow<float> soft_row = RowOf(gradient, teacher, 0);
+        LossRowsFloat(with).soft_loss(int64_t(n), &soft_row);
+        gradient.push_back(soft_row.ce);
+        return gradient;
+      };
+      EXPECT_EQ(soft(isa), soft(Isa::kReference));
       EXPECT_EQ(low_result.l1, low_expected.l1);
     }
   }

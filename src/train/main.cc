@@ -7,8 +7,8 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <thread>
 
@@ -16,6 +16,7 @@
 #include "load/json_file.h"
 #include "train/mask_token.h"
 #include "train/open_source.h"
+#include "train/out_lock.h"
 #include "train/process_group.h"
 #include "train/train_log.h"
 #include "train/trainer.h"
@@ -25,10 +26,11 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: dspark train [CONFIG.json] [key=value ...]\n"
-    "       dspark train --defaults      print a configuration with every key and its default\n\n"
+    "       dspark train --defaults [kind=KIND]      print a configuration with every key and its default\n\n"
     "Trains a drafter for a model. At least target=MODEL, data=[\"file.jsonl\"] (or one target cache) and\n"
     "out=DIRECTORY are needed. Started again with the same configuration it goes on from out/step_latest.\n"
     "  dspark train target=model.gguf 'data=[\"train.jsonl\"]' out=drafter steps=2000\n"
+    "Kinds of drafters: dspark, dflash, eagle3, mtp.\n"
     "Each checkpoint is a drafter: dspark run -m model.gguf -md drafter/step_latest. For GGUF: dspark "
     "convert.\n"
     "Several processes: the same command in each, with rank=0 world=2 store=tcp://HOST:PORT (rank=1 ...), "
@@ -39,10 +41,10 @@ constexpr char kUsage[] =
 volatile std::sig_atomic_t interrupted = 0;
 
 // key=value over what the file says; values are JSON, or texts where they are none.
-Result<nlohmann::json> ReadKeys(int argc, char** argv) {
+Result<nlohmann::json> ReadKeys(std::span<char*> arguments) {
   nlohmann::json json = nlohmann::json::object();
-  for (int i = 1; i < argc; ++i) {
-    const std::string text = argv[i];
+  for (const char* argument : arguments) {
+    const std::string text = argument;
     const size_t equals = text.find('=');
     if (equals == std::string::npos) {
       DSPARK_ASSIGN_OR_RETURN(const nlohmann::json file, ReadJsonObject(text));
@@ -54,14 +56,6 @@ Result<nlohmann::json> ReadKeys(int argc, char** argv) {
     json[text.substr(0, equals)] = parsed.is_discarded() ? nlohmann::json(value) : parsed;
   }
   return json;
-}
-
-Result<TrainConfig> CheckKeys(const nlohmann::json& json) {
-  DSPARK_ASSIGN_OR_RETURN(TrainConfig config, ParseTrainConfig(json, "configuration"));
-  if (config.target.empty()) return MakeError("configuration: no target; give target=MODEL");
-  if (config.data.empty()) return MakeError("configuration: no data; give data=[\"file.jsonl\"]");
-  if (config.out.empty()) return MakeError("configuration: no out; give out=DIRECTORY");
-  return config;
 }
 
 std::optional<std::string> FromEnvironment(const std::string& name) {
@@ -135,13 +129,6 @@ Result<bool> RunSteps(Trainer& trainer, Desk* desk, const TrainConfig& config, P
   return true;
 }
 
-Status MakeOut(const std::string& out) {
-  std::error_code error;
-  std::filesystem::create_directories(out, error);
-  if (error) return MakeError("{}: cannot be made: {}", out, error.message());
-  return {};
-}
-
 Result<int> Train(TrainConfig config, ProcessGroup& group) {
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles target, OpenModel(config.target));
   if (config.mask_token < 0) {
@@ -152,8 +139,11 @@ Result<int> Train(TrainConfig config, ProcessGroup& group) {
   DSPARK_RETURN_IF_ERROR(CheckSameConfig(config, group));
   DSPARK_ASSIGN_OR_RETURN(const DrafterConfig drafter, DrafterFor(config, target.config));
   DSPARK_ASSIGN_OR_RETURN(const auto data, TrainingData::Open(config, target, drafter.taps));
+  if (group.first())
+    for (const std::string& line : data->messages()) fmt::print(stderr, "{}\n", line);
   DSPARK_ASSIGN_OR_RETURN(const auto trainer, Trainer::Make(config, target, data->source(), &group));
-  if (group.first()) DSPARK_RETURN_IF_ERROR(MakeOut(config.out));
+  std::optional<OutLock> lock;
+  if (group.first()) DSPARK_ASSIGN_OR_RETURN(lock, OutLock::Take(config.out));
   DSPARK_ASSIGN_OR_RETURN(const bool resumed, trainer->Resume(config.out));
   std::optional<Desk> desk;
   if (group.first()) {
@@ -171,15 +161,47 @@ Result<int> Train(TrainConfig config, ProcessGroup& group) {
   return ended ? 0 : 130;
 }
 
-Result<int> Run(int argc, char** argv) {
-  DSPARK_ASSIGN_OR_RETURN(nlohmann::json json, ReadKeys(argc, argv));
-  DSPARK_ASSIGN_OR_RETURN(const ProcessPlace place, FindProcessPlace(&json, FromEnvironment));
-  DSPARK_ASSIGN_OR_RETURN(TrainConfig config, CheckKeys(json));
-  if (config.threads == 0 && place.on_this_machine > 1)
-    config.threads = ShareOfThreads(place.on_this_machine);
+// What a command line asks for.
+struct Task {
+  TrainConfig config;
+  ProcessPlace place;
+};
+
+Result<Task> TaskOf(nlohmann::json keys) {
+  Task task;
+  DSPARK_ASSIGN_OR_RETURN(task.place, FindProcessPlace(&keys, FromEnvironment));
+  DSPARK_ASSIGN_OR_RETURN(task.config, ParseTrainConfig(keys, "configuration"));
+  TrainConfig& config = task.config;
+  if (config.target.empty()) return MakeError("configuration: no target; give target=MODEL");
+  if (config.data.empty()) return MakeError("configuration: no data; give data=[\"file.jsonl\"]");
+  if (config.out.empty()) return MakeError("configuration: no out; give out=DIRECTORY");
+  if (config.threads == 0 && task.place.on_this_machine > 1)
+    config.threads = ShareOfThreads(task.place.on_this_machine);
+  return task;
+}
+
+// The exit code of a command line that makes no sense.
+int Misused(const Error& error) {
+  fmt::print(stderr, "dspark train: {}\n", error.text);
+  return 2;
+}
+
+Result<int> PrintDefaults(std::span<char*> arguments) {
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json keys, ReadKeys(arguments));
+  const auto config = ParseTrainConfig(keys, "configuration");
+  if (!config) return Misused(config.error());
+  fmt::print("{}\n", TrainConfigJson(*config).dump(2));
+  return 0;
+}
+
+Result<int> Run(std::span<char*> arguments) {
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json keys, ReadKeys(arguments));
+  const auto task = TaskOf(keys);
+  if (!task) return Misused(task.error());
+  const ProcessPlace& place = task->place;
   if (place.world > 1) std::signal(SIGPIPE, SIG_IGN);  // a process that ends is an error of a call
   DSPARK_ASSIGN_OR_RETURN(ProcessGroup group, ProcessGroup::Join(place));
-  const auto result = Train(std::move(config), group);
+  const auto result = Train(task->config, group);
   if (result.ok() || place.world == 1) return result;
   group.Leave(result.error().text);
   return MakeError("rank {}: {}", place.rank, result.error().text);
@@ -194,14 +216,12 @@ int main(int argc, char** argv) {
     std::fputs(dspark::kUsage, stdout);
     return argc > 1 ? 0 : 2;
   }
-  if (first == "--defaults") {
-    fmt::print("{}\n", dspark::TrainConfigJson(dspark::TrainConfig()).dump(2));
-    return 0;
-  }
   // A step frees and asks for the same large blocks again and again: keep them instead of giving them back.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  const dspark::Result<int> result = dspark::Run(argc, argv);
+  const std::span<char*> arguments(argv, size_t(argc));
+  const dspark::Result<int> result =
+      first == "--defaults" ? dspark::PrintDefaults(arguments.subspan(2)) : dspark::Run(arguments.subspan(1));
   if (result.ok()) return result.value();
   fmt::print(stderr, "dspark train: {}\n", result.error().text);
   return 1;

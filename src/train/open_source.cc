@@ -14,6 +14,12 @@ Result<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainConfig& conf
   std::error_code error;
   if (config.data.size() == 1 && std::filesystem::is_directory(config.data[0], error)) {
     DSPARK_ASSIGN_OR_RETURN(TargetCache cache, TargetCache::Open(config.data[0], files.config.vocab));
+    if (config.kind == "mtp" && cache.manifest().form == CacheForm::kCompact) {
+      return MakeError(
+          "{}: a compact cache lacks the last hidden states of most rows, which mtp reads; make it without "
+          "--compact",
+          config.data[0]);
+    }
     data->source_ = std::make_unique<TargetCache>(std::move(cache));
     return data;
   }

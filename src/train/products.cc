@@ -50,9 +50,35 @@ struct RmsNormFunction : Function<RmsNormFunction> {
 
 }  // namespace
 
+const Weight& Find(const Weights& weights, std::string_view name) {
+  const auto it = weights.find(name);
+  if (it == weights.end()) CheckFailed(__FILE__, __LINE__, fmt::format("no parameter {}", name));
+  return it->second;
+}
+
+const Weight& OfLayer(const Weights& weights, int layer, std::string_view name) {
+  return Find(weights, fmt::format("layers.{}.{}.weight", layer, name));
+}
+
+Tensor RowsOf(const Tensor& table, const std::vector<int64_t>& ids) {
+  return table.index_select(0, torch::tensor(ids).to(table.device())).to(torch::kFloat32);
+}
+
+Tensor CopyOfRows(const std::vector<float>& values, int64_t n, torch::Device device) {
+  const std::vector<int64_t> shape = {n, int64_t(values.size()) / n};
+  return torch::from_blob(const_cast<float*>(values.data()), shape).clone().to(device);
+}
+
 Tensor Linear(const Tensor& x, const Weight& weight) {
   if (weight.low.scalar_type() == torch::kFloat32) return x.mm(weight.leaf.t());
   return LowLinear::apply(x, weight.leaf, weight.low);
+}
+
+Tensor Mlp(const Weights& weights, int layer, const Tensor& x, double eps) {
+  const auto weight = [&](std::string_view name) -> const Weight& { return OfLayer(weights, layer, name); };
+  const Tensor xn = RmsNorm(x, weight("post_attention_layernorm").leaf, eps);
+  const Tensor gate = torch::silu(Linear(xn, weight("mlp.gate_proj")));
+  return Linear(gate * Linear(xn, weight("mlp.up_proj")), weight("mlp.down_proj"));
 }
 
 Tensor RmsNorm(const Tensor& x, const Tensor& weight, double eps) {

@@ -3,25 +3,21 @@
 
 #include <vector>
 
-#include "train/block_metrics.h"
-#include "train/block_model.h"
+#include "train/trainable.h"
 
 namespace dspark {
 
-struct TrainItem {
-  const TrainSample* sample;
-  BlockSlots slots;
-};
+using TrainItems = std::vector<std::unique_ptr<TrainItem>>;
 
 // Forward and backward passes on several threads, each with gradients of its own.
 class StepWorkers {
  public:
-  // `run` and `parameters` outlive this.
-  StepWorkers(const BlockRun& run, const Parameters& parameters, int threads);
+  // `parameters` outlive this; items keep metrics of `drafts` drafts.
+  StepWorkers(const Parameters& parameters, int drafts, int threads);
 
   // Items of one group, whose losses are divided by `denominator`, the Σ w of the whole group (of which other
   // processes may have their part) + 1e-6, and by `groups`. Returns their sum; adds to `metrics`.
-  double RunGroup(const std::vector<TrainItem>& items, double denominator, int groups, BlockMetrics* metrics);
+  double RunGroup(const TrainItems& items, double denominator, int groups, BlockMetrics* metrics);
   // The gradients of all groups since the last call, in the order of the parameters.
   std::vector<torch::Tensor> TakeGradients();
 
@@ -32,11 +28,11 @@ class StepWorkers {
     double loss = 0;
     BlockMetrics metrics{0};
   };
-  void Assign(const std::vector<TrainItem>& items);
-  void RunWorker(const std::vector<TrainItem>& items, double denominator, double share, Worker* worker);
+  void Assign(const TrainItems& items);
+  void RunWorker(const TrainItems& items, double denominator, double share, Worker* worker);
 
-  const BlockRun& run_;
   const Parameters& parameters_;
+  const int drafts_;
   std::vector<Worker> workers_;
 };
 

@@ -1,6 +1,6 @@
 #include "train/train_config.h"
 
-#include <limits>
+#include <algorithm>
 #include <set>
 
 #include "data/tap_choice.h"
@@ -12,18 +12,27 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// Keys that a kind does not read: not printed, and an error where they are given.
+bool DoesNothing(const std::string& kind, std::string_view key) {
+  constexpr std::string_view kSteps[] = {"ttt_steps", "ttt_decay"};
+  constexpr std::string_view kHeads[] = {"markov", "markov_rank", "confidence", "confidence_share"};
+  constexpr std::string_view kBlocks[] = {"layers", "block_size", "mask_token", "anchors", "decay"};
+  const bool blocks = kind == "dspark" || kind == "dflash";
+  return (blocks && std::ranges::count(kSteps, key)) ||
+         (kind != "dspark" && std::ranges::count(kHeads, key)) ||
+         (!blocks && std::ranges::count(kBlocks, key)) || (kind == "mtp" && key == "taps") ||
+         (kind == "eagle3" && key == "init_layers");  // its layer reads pairs, no layer of the target does
+}
+
 struct Writer {
-  Json json;
-  template <class T>
-  void Key(const char* key, const T& value, double, double) {
-    json[key] = value;
-  }
-  template <class T>
-  void Key(const char* key, const T& value) {
-    json[key] = value;
+  const std::string& kind;
+  Json json = {};
+  template <class T, class... Rest>
+  void Key(const char* key, const T& value, Rest...) {
+    if (!DoesNothing(kind, key)) json[key] = value;
   }
   void Choice(const char* key, const std::string& value, std::initializer_list<const char*>) {
-    json[key] = value;
+    Key(key, value);
   }
 };
 
@@ -100,8 +109,24 @@ struct ReadKeys {
 
 }  // namespace
 
-Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::string& path) {
+TrainConfig DefaultsOf(const std::string& kind) {
   TrainConfig config;
+  config.kind = kind;
+  if (kind == "dspark") return config;
+  config.markov = "none";
+  config.confidence = false;
+  config.ce_share = 1;
+  config.l1_share = 0;
+  if (kind == "dflash") return config;
+  config.layers = 1;
+  if (kind == "mtp") config.ttt_steps = 1;
+  return config;
+}
+
+Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::string& path) {
+  const auto kind = json.find("kind");
+  TrainConfig config =
+      DefaultsOf(kind != json.end() && kind->is_string() ? kind->get<std::string>() : "dspark");
   Reader reader{json, path};
   ReadKeys keys{reader};
   ForEachKey(config, keys);
@@ -109,6 +134,9 @@ Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::stri
   for (const auto& [key, value] : json.items()) {
     if (!reader.known.contains(key)) {
       return MakeError("{}: there is no key {}; dspark train --defaults lists all", path, key);
+    }
+    if (DoesNothing(config.kind, key)) {
+      return MakeError("{}: {} does nothing for kind {}; leave it out", path, key, config.kind);
     }
   }
   if (config.batch % config.group != 0) {
@@ -118,14 +146,16 @@ Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::stri
 }
 
 Json TrainConfigJson(const TrainConfig& config) {
-  Writer writer;
+  Writer writer{config.kind};
   ForEachKey(config, writer);
   return writer.json;
 }
 
 Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& target) {
   DrafterConfig c;
-  c.form = "DeepSpec directory";
+  const bool mtp = config.kind == "mtp", sequential = mtp || config.kind == "eagle3";
+  c.kind = mtp ? DrafterKind::kMtp : sequential ? DrafterKind::kEagle3 : DrafterKind::kBlock;
+  c.form = mtp ? "MTP directory" : "DeepSpec directory";
   c.backbone = target;
   c.backbone.architecture = "qwen3";
   c.backbone.layers = config.layers;
@@ -135,8 +165,8 @@ Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& t
   c.target_width = target.d_model;
   c.target_vocab = target.vocab;
   c.target_layers = target.layers;
-  c.taps = config.taps.empty() ? AutoTaps(target.layers) : config.taps;
-  c.block_size = config.block_size;
+  if (!mtp) c.taps = config.taps.empty() ? AutoTaps(target.layers) : config.taps;
+  c.block_size = sequential ? config.ttt_steps : config.block_size;
   c.mask_token = config.mask_token < 0 ? target.vocab - 1 : config.mask_token;
   c.markov_rank = config.markov == "none" ? 0 : config.markov_rank;
   c.markov = config.markov == "gated"     ? MarkovHead::kGated
@@ -145,7 +175,8 @@ Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& t
                                           : MarkovHead::kNone;
   c.confidence = config.confidence;
   c.confidence_with_markov = config.confidence && c.markov != MarkovHead::kNone;
-  c.own_embedding = c.own_head = c.frozen_copies = true;
+  c.frozen_copies = true;
+  c.own_embedding = c.own_head = !mtp;
   DSPARK_RETURN_IF_ERROR(CheckDrafterConfig(c, "training configuration"));
   if (!config.init_layers.empty() && int(config.init_layers.size()) != config.layers) {
     return MakeError("training configuration: init_layers names {} layers for {}", config.init_layers.size(),

@@ -18,6 +18,7 @@ struct TrainConfig {
   std::string out;                // checkpoints, log and curves go here
 
   // The drafter.
+  std::string kind = "dspark";  // dflash, eagle3, mtp
   int layers = 2;
   int block_size = 7;
   std::vector<int> taps;           // empty: five spread over the target
@@ -32,6 +33,10 @@ struct TrainConfig {
   int anchors = 512;        // of a sample at most
   double decay = 4;         // slot j weighs exp(-j / decay)
   std::string loss = "l1";  // what l1_share weighs: l1, or lk, minus the logarithm of the acceptance
+  int anchors = 512;       // of a sample at most
+  double decay = 4;        // slot j weighs exp(-j / decay)
+  int ttt_steps = 7;       // Eagle3, MTP: drafts in a row that are trained, and made in a round at most
+  double ttt_decay = 0.8;  // draft k of them weighs ttt_decay^k
   double ce_share = 0.1, l1_share = 0.9, confidence_share = 1;
   int batch = 32;  // samples of an optimizer step
   int group = 8;   // samples whose losses are divided together
@@ -52,13 +57,17 @@ struct TrainConfig {
   int checkpoints_kept = 2;
 };
 
-// Error: a key that is not known, a value of another type or out of range; one line with `path` and the key.
+// What a run of a kind is when nothing else is said.
+TrainConfig DefaultsOf(const std::string& kind);
+
+// Error: a key that is not known or does nothing for the kind, a value of another type or out of range; one
+// line with `path` and the key.
 Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::string& path);
 
-// All keys, as ParseTrainConfig takes them.
+// All keys that do something for the kind, as ParseTrainConfig takes them.
 nlohmann::ordered_json TrainConfigJson(const TrainConfig& config);
 
-// The drafter of this configuration for a target: Qwen3's layer in the target's sizes. Error: taps, mask or
+// The drafter of this configuration for a target: Qwen3's layers in the target's sizes. Error: taps, mask or
 // layers that the target does not have.
 Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& target);
 

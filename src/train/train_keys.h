@@ -11,6 +11,7 @@ void ForEachKey(Config& c, Keys& keys) {
   keys.Key("target", c.target);
   keys.Key("data", c.data);
   keys.Key("out", c.out);
+  keys.Choice("kind", c.kind, {"dspark", "dflash", "eagle3", "mtp"});
   keys.Key("layers", c.layers, 1, 64);
   keys.Key("block_size", c.block_size, 1, 256);
   keys.Key("taps", c.taps);
@@ -23,6 +24,8 @@ void ForEachKey(Config& c, Keys& keys) {
   keys.Key("anchors", c.anchors, 1, 65536);
   keys.Key("decay", c.decay, 1e-3, kMany);
   keys.Choice("loss", c.loss, {"l1", "lk"});
+  keys.Key("ttt_steps", c.ttt_steps, 1, 64);
+  keys.Key("ttt_decay", c.ttt_decay, 1e-3, 1);
   keys.Key("ce_share", c.ce_share, 0, 1000);
   keys.Key("l1_share", c.l1_share, 0, 1000);
   keys.Key("confidence_share", c.confidence_share, 0, 1000);

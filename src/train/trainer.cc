@@ -7,11 +7,13 @@
 #include <thread>
 
 #include "core/clock.h"
+#include "train/block_trainable.h"
 #include "train/checkpoint.h"
 #include "train/draft_vocabulary.h"
 #include "train/init_layers.h"
 #include "train/process_group.h"
 #include "train/schedule.h"
+#include "train/sequential_trainable.h"
 #include "train/step_workers.h"
 
 namespace dspark {
@@ -19,31 +21,51 @@ namespace {
 
 constexpr int64_t kVocabularySamples = 10000;  // read to choose a reduced vocabulary
 
-BlockRun MakeRun(const TrainConfig& config, const DrafterConfig& drafter, FrozenWeights frozen,
-                 torch::ScalarType precision) {
-  return {.config = drafter,
-          .frozen = std::move(frozen),
-          .draft_head = {},
-          .precision = precision,
-          .shares = {config.ce_share, config.l1_share, config.confidence_share, config.loss == "lk"}};
+// config.json's keys that only training knows.
+nlohmann::ordered_json TrainingKeys(const TrainConfig& config) {
+  if (config.kind == "mtp") return nlohmann::ordered_json::object();
+  if (config.kind != "eagle3") return {{"num_anchors", config.anchors}};
+  return {{"step_loss_decay", config.ttt_decay}, {"target_model_name_or_path", config.target}};
+}
+
+std::unique_ptr<TrainableDrafter> MakeTrainable(const TrainConfig& config, const DrafterConfig& drafter,
+                                                const FrozenWeights& frozen, const Parameters& parameters,
+                                                torch::ScalarType precision) {
+  const LossShares shares{config.ce_share, config.l1_share, config.confidence_share,
+                          config.loss == "lk"};
+  if (drafter.kind != DrafterKind::kBlock) {
+    return MakeSequentialTrainable({.config = drafter,
+                                    .frozen = frozen,
+                                    .draft_head = parameters.draft_head(),
+                                    .precision = precision,
+                                    .shares = shares},
+                                   config.ttt_decay);
+  }
+  return MakeBlockTrainable(
+      {.config = drafter,
+       .frozen = frozen,
+       .draft_head = parameters.draft_head(),
+       .precision = precision,
+       .shares = shares},
+      {.anchors = config.anchors, .decay = config.decay, .seed = uint64_t(config.seed)});
 }
 
 }  // namespace
 
 struct Trainer::State {
-  State(const TrainConfig& c, const DrafterConfig& drafter, const ModelFiles& target_files, SampleSource& s,
-        FrozenWeights frozen, int threads, ProcessGroup* processes)
+  State(const TrainConfig& c, const DrafterConfig& d, const ModelFiles& target_files, SampleSource& s,
+        const FrozenWeights& frozen, int threads, ProcessGroup* processes)
       : config(c),
+        drafter(d),
         target(target_files),
         source(s),
         group(processes ? *processes : alone),
         precision(c.precision == "f32" ? torch::kFloat32 : torch::kBFloat16),
-        run(MakeRun(c, drafter, std::move(frozen), precision)),
-        parameters(drafter, precision, uint64_t(c.seed), run.frozen.head),
+        parameters(drafter, precision, uint64_t(c.seed), frozen.head),
+        trainable(MakeTrainable(config, drafter, frozen, parameters, precision)),
         adam(&parameters, {.weight_decay = c.weight_decay, .clip = c.clip}),
         order(s.size(), c.batch, uint64_t(c.data_seed)),
-        workers(run, parameters, threads) {
-    run.draft_head = parameters.draft_head();
+        workers(parameters, trainable->drafts(), threads) {
     total = config.epochs * order.steps_per_epoch();
     if (config.steps > 0) total = config.steps;
     rate = LearningRate::Recipe(config.learning_rate, total, config.warmup_share);
@@ -55,11 +77,11 @@ struct Trainer::State {
   Status AddUp(StepReport* report);
 
   Checkpoint Files() {
-    return {.config = run.config,
+    return {.config = drafter,
             .target = *target.weights,
             .parameters = parameters,
             .adam = adam,
-            .anchors = config.anchors,
+            .training_keys = TrainingKeys(config),
             .stored = precision};
   }
   // What must be the same for a checkpoint to go on.
@@ -67,18 +89,19 @@ struct Trainer::State {
     nlohmann::ordered_json json;
     json["config"] = TrainConfigJson(config);
     json["samples"] = source.size();
-    json["draft_ids"] = run.config.draft_to_target;
+    json["draft_ids"] = drafter.draft_to_target;
     return json;
   }
 
   const TrainConfig config;
+  const DrafterConfig drafter;
   const ModelFiles& target;
   SampleSource& source;
   ProcessGroup alone;
   ProcessGroup& group;
   const torch::ScalarType precision;
-  BlockRun run;
   Parameters parameters;
+  const std::unique_ptr<TrainableDrafter> trainable;
   AdamW adam;
   DataOrder order;
   LearningRate rate;
@@ -90,13 +113,15 @@ Trainer::Trainer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Trainer::~Trainer() = default;
 int64_t Trainer::step() const { return state_->step; }
 int64_t Trainer::total_steps() const { return state_->total; }
-const DrafterConfig& Trainer::drafter() const { return state_->run.config; }
+const DrafterConfig& Trainer::drafter() const { return state_->drafter; }
 
 Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const ModelFiles& target,
                                                SampleSource& source, ProcessGroup* group) {
   DSPARK_ASSIGN_OR_RETURN(DrafterConfig drafter, DrafterFor(config, target.config));
-  if (source.shape().tap_layers != drafter.taps || source.shape().d_model != drafter.target_width ||
-      source.shape().vocab != drafter.target_vocab) {
+  const bool taps_fit = drafter.taps.empty() || source.shape().tap_layers == drafter.taps;
+  const int vocab = source.shape().vocab;  // 0: a cache that does not say it
+  if (!taps_fit || source.shape().d_model != drafter.target_width ||
+      (vocab != 0 && vocab != drafter.target_vocab)) {
     return MakeError(
         "the data are of other taps, width or vocabulary than the drafter's; make the cache again");
   }
@@ -120,13 +145,14 @@ Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const 
     DSPARK_ASSIGN_OR_RETURN(drafter.draft_to_target,
                             ChooseDraftVocabulary(source, config.draft_vocab, kVocabularySamples, processes));
     drafter.backbone.vocab = int(drafter.draft_to_target.size());
+    drafter.own_head = true;
   }
   const auto precision = config.precision == "f32" ? torch::kFloat32 : torch::kBFloat16;
-  DSPARK_ASSIGN_OR_RETURN(FrozenWeights frozen, LoadFrozen(*target.weights, drafter, precision));
+  DSPARK_ASSIGN_OR_RETURN(const FrozenWeights frozen, LoadFrozen(*target.weights, drafter, precision));
   const int cores = std::max(1, int(std::thread::hardware_concurrency()));
   const int threads = config.threads > 0 ? config.threads : cores;
   at::set_num_threads(threads);
-  auto state = std::make_unique<State>(config, drafter, target, source, std::move(frozen), threads, group);
+  auto state = std::make_unique<State>(config, drafter, target, source, frozen, threads, group);
   DSPARK_RETURN_IF_ERROR(InitLayers(config.init_layers, target, &state->parameters));
   return std::unique_ptr<Trainer>(new Trainer(std::move(state)));
 }
@@ -158,7 +184,7 @@ Status Trainer::State::AddUp(StepReport* report) {
 
 Result<StepReport> Trainer::Step() {
   State& s = *state_;
-  StepReport report{.step = s.step + 1, .metrics = BlockMetrics(s.config.block_size)};
+  StepReport report{.step = s.step + 1, .metrics = BlockMetrics(s.trainable->drafts())};
   report.learning_rate = s.rate.At(s.step);
   const std::vector<int64_t> indices = s.order.Batch(s.step);
   const int64_t epoch = s.step / s.order.steps_per_epoch();
@@ -174,16 +200,13 @@ Result<StepReport> Trainer::Step() {
     const auto first = indices.begin() + long(g) * s.config.group;
     DSPARK_ASSIGN_OR_RETURN(const std::vector<TrainSample> samples,
                             s.ReadShare({first, first + s.config.group}, &report));
-    std::vector<TrainItem> items;
+    TrainItems items;
     double weight = 0;
     for (const TrainSample& sample : samples) {
-      const auto keys = AnchorKeys(uint64_t(s.config.seed), epoch, sample.id, sample.ids.size());
-      const auto anchors = SampleAnchors(sample.loss_mask, keys, s.config.anchors);
-      items.push_back({&sample, MakeBlockSlots(sample.ids, sample.loss_mask, anchors, s.config.block_size,
-                                               float(s.config.decay))});
-      report.anchors += items.back().slots.blocks;
+      items.push_back(s.trainable->MakeItem(sample, epoch, sample.id));
+      report.anchors += items.back()->anchors();
       report.positions += int64_t(sample.ids.size());
-      weight += items.back().slots.WeightSum();
+      weight += items.back()->weight();
     }
     DSPARK_RETURN_IF_ERROR(exchange([&] { return s.group.Sum({&weight, 1}); }));
     report.loss += s.workers.RunGroup(items, weight + 1e-6, groups, &report.metrics);
@@ -217,7 +240,14 @@ Result<bool> Trainer::State::ReadCheckpoint(const std::string& dir) {
   if (stored.is_null()) return false;
   const nlohmann::json ours = TrainingJson();
   const auto differs = [&](const char* key) { return stored.value(key, nlohmann::json()) != ours[key]; };
-  nlohmann::json theirs = stored.value("config", nlohmann::json::object());
+  // What it does not say, it was trained with the default of.
+  DSPARK_ASSIGN_OR_RETURN(
+      const TrainConfig theirs_read,
+      ParseTrainConfig(stored.value("config", nlohmann::json::object()), dir + "/step_latest/training.json"));
+  const nlohmann::json theirs = TrainConfigJson(theirs_read);
+  if (theirs["kind"] != ours["config"]["kind"]) {
+    return MakeError("{}/step_latest: was trained with another kind; give the same or another out", dir);
+  }
   for (const auto& [key, value] : ours["config"].items()) {
     const bool free =
         key == "out" || key == "checkpoint_every" || key == "checkpoints_kept" || key == "threads";

@@ -1,4 +1,4 @@
-// Trains a block drafter (drafters.md §13): samples in, optimizer steps and checkpoints out.
+// Trains a drafter (drafters.md §13): samples in, optimizer steps and checkpoints out.
 //
 // A step's samples are shared out among threads that each run their own forward and backward passes; their
 // gradients are added in fp32 and in a fixed order. A run is therefore a function of its configuration, its
@@ -24,7 +24,7 @@ class ProcessGroup;
 struct StepReport {
   int64_t step = 0;  // counting from 1
   double loss = 0, grad_norm = 0, learning_rate = 0;
-  int64_t anchors = 0, positions = 0;  // blocks trained on; tokens of the samples
+  int64_t anchors = 0, positions = 0;  // blocks or rows trained on; tokens of the samples
   double source_ms = 0, train_ms = 0, optimizer_ms = 0;
   double exchange_ms = 0;  // with other processes, waiting for them included
   BlockMetrics metrics{0};
@@ -48,7 +48,8 @@ class Trainer {
   // The next optimizer step. Error: the source's, or a loss that is no number.
   Result<StepReport> Step();
 
-  // Writes DIR/step_N (config.json and model.safetensors as DeepSpec has them, and the state to go on from),
+  // Writes DIR/step_N (config.json and model.safetensors as DeepSpec has them, or V3 of MTP, and the state to
+  // go on from),
   // points DIR/step_latest to it and removes older ones. Whole or not at all, whenever the process dies.
   Status Save(const std::string& dir) const;
   // Goes on from DIR/step_latest; false when there is none. Error: a checkpoint that is damaged or of another

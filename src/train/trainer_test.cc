@@ -9,11 +9,15 @@
 #include <csignal>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <thread>
 
+#include "core/mapped_file.h"
 #include "core/rng.h"
 #include "counting_source.h"
 #include "load/drafter_tensors.h"
+#include "load/json_file.h"
+#include "load/safetensors.h"
 #include "temp_dir.h"
 #include "test_data.h"
 #include "tiny_gguf.h"
@@ -29,6 +33,20 @@ class TrainerTest : public testing::Test {
         source_(target_, 40) {
     config_ = CountingConfig();
     config_.precision = "bf16";
+  }
+  // The same run of another kind of drafter.
+  void SetKind(const std::string& kind) {
+    TrainConfig config = DefaultsOf(kind);
+    config.taps = config_.taps;
+    config.batch = config_.batch;
+    config.group = config_.group;
+    config.epochs = config_.epochs;
+    config.steps = config_.steps;
+    config.learning_rate = config_.learning_rate;
+    config.threads = config_.threads;
+    config.precision = config_.precision;
+    config.ttt_steps = 3;
+    config_ = config;
   }
   std::unique_ptr<Trainer> Make() { return Trainer::Make(config_, target_, source_).value(); }
   // Runs to the end; the reports of all steps.
@@ -77,9 +95,30 @@ TEST_F(TrainerTest, LearnsByTheLogarithmOfAcceptance) {
   EXPECT_GT(reports.back().metrics.Tau(), reports.front().metrics.Tau() + 1.5);
 }
 
+TEST_F(TrainerTest, DraftersOfOneTokenAStepLearn) {
+  for (const char* kind : {"eagle3", "mtp"}) {
+    SetKind(kind);
+    for (const int draft_vocab : {0, 80}) {
+      SCOPED_TRACE(fmt::format("{}, {} ids", kind, draft_vocab));
+      config_.draft_vocab = draft_vocab;
+      const auto trainer = Make();
+      const auto reports = Run(*trainer, 30);
+      EXPECT_EQ(reports.back().metrics.gamma(), 3);
+      EXPECT_LT(reports.front().metrics.Tau(), 1.5);
+      EXPECT_GT(reports.back().metrics.Tau(), reports.front().metrics.Tau() + 1.5);
+      EXPECT_GT(reports.back().metrics.AcceptRate(2), 0.5);
+      EXPECT_LT(reports.back().loss, 0.7 * reports.front().loss);
+      EXPECT_GT(reports.front().anchors, 150);  // most of some 300 tokens
+    }
+  }
+}
+
 TEST_F(TrainerTest, GoesOnBitForBit) {
-  for (const char* precision : {"f32", "bf16"}) {
-    SCOPED_TRACE(precision);
+  const std::pair<const char*, const char*> kRuns[] = {
+      {"dspark", "f32"}, {"dspark", "bf16"}, {"eagle3", "bf16"}, {"mtp", "f32"}};
+  for (const auto& [kind, precision] : kRuns) {
+    SCOPED_TRACE(fmt::format("{} {}", kind, precision));
+    if (config_.kind != kind) SetKind(kind);
     config_.precision = precision;
     const std::string whole = dir_.path() + "/whole", parts = dir_.path() + "/parts";
     const auto unbroken = Make();
@@ -177,6 +216,70 @@ TEST_F(TrainerTest, CheckpointsAreDrafters) {
   }
 }
 
+TEST_F(TrainerTest, CheckpointsOfOneTokenAStepAreDrafters) {
+  for (const std::string kind : {"eagle3", "mtp"}) {
+    for (const int draft_vocab : {0, 80}) {
+      SCOPED_TRACE(fmt::format("{}, {} ids", kind, draft_vocab));
+      SetKind(kind);
+      config_.draft_vocab = draft_vocab;
+      const std::string out = fmt::format("{}/{}{}", dir_.path(), kind, draft_vocab);
+      const auto trainer = Make();
+      Run(*trainer, 1);
+      ASSERT_TRUE(trainer->Save(out).ok());
+      const auto files = OpenDrafter(out + "/step_latest");
+      ASSERT_TRUE(files.ok()) << files.error().text;
+      EXPECT_TRUE(CheckDrafterFits(*files, target_.config).ok());
+      EXPECT_EQ(files->config.kind, kind == "mtp" ? DrafterKind::kMtp : DrafterKind::kEagle3);
+      EXPECT_EQ(files->config.taps, trainer->drafter().taps);
+      EXPECT_EQ(files->config.max_drafts(), 3);
+      EXPECT_EQ(files->config.draft_to_target.size(), size_t(draft_vocab));
+      EXPECT_EQ(files->config.own_embedding, kind == "eagle3");  // V3's form takes the target's
+      EXPECT_EQ(files->config.own_head, kind == "eagle3" || draft_vocab > 0);
+      EXPECT_EQ(files->config.target_layers, 6);
+      EXPECT_TRUE(files->config.backbone.qk_norm);
+    }
+  }
+}
+
+// Exactly the tensors, shapes and keys that the reference writes.
+TEST_F(TrainerTest, GoldenEagle3Checkpoint) {
+  DSPARK_SKIP_WITHOUT_GOLDEN("drafters");
+  const std::string golden = GoldenDir() + "/drafters/eagle3";
+  ModelFiles target = OpenModel(GoldenDir() + "/drafters/target_qwen3").value();
+  CountingSource source(target, 40);
+  SetKind("eagle3");
+  config_.precision = "f32";
+  config_.ttt_steps = 7;
+  config_.target = "target_qwen3";
+  config_.taps = {1, 2, 3, 5, 6};
+  source.SetTaps(config_.taps);
+  const auto trainer = Trainer::Make(config_, target, source).value();
+  ASSERT_TRUE(trainer->Save(dir_.path() + "/out").ok());
+
+  const auto shapes = [](const std::string& path) {
+    const MappedFile file = MappedFile::Open(path).value();
+    const Safetensors stored = ParseSafetensors(file.bytes(), path).value();
+    std::map<std::string, std::vector<int64_t>> found;
+    for (const SafeTensor& tensor : stored.tensors) found[tensor.name] = tensor.shape;
+    return found;
+  };
+  EXPECT_EQ(shapes(dir_.path() + "/out/step_0/model.safetensors"), shapes(golden + "/model.safetensors"));
+  const auto ours = ReadJsonObject(dir_.path() + "/out/step_0/config.json").value();
+  const auto theirs = ReadJsonObject(golden + "/config.json").value();
+  for (const auto& [key, value] : ours.items()) {
+    if (key == "rope_theta") continue;  // where older readers look for rope_parameters' own
+    if (value.is_number_float()) {
+      EXPECT_NEAR(value.get<double>(), theirs[key].get<double>(), 1e-9) << key;
+    } else {
+      EXPECT_EQ(value, theirs.value(key, nlohmann::json())) << key;
+    }
+  }
+  for (const char* key : {"architectures", "draft_num_hidden_layers", "num_target_layers", "step_loss_decay",
+                          "target_layer_ids", "target_model_name_or_path", "ttt_length"}) {
+    EXPECT_TRUE(ours.contains(key)) << key;
+  }
+}
+
 TEST_F(TrainerTest, ReducedVocabularyHoldsTheTextAndLearns) {
   config_.draft_vocab = 80;
   const auto trainer = Make();
@@ -228,24 +331,64 @@ TEST_F(TrainerTest, RefusesTheCheckpointOfAnotherRun) {
   EXPECT_NE(resumed.error().text.find("learning_rate"), std::string::npos);
 }
 
+// From before there were kinds.
+TEST_F(TrainerTest, GoesOnFromACheckpointThatNamesNoKind) {
+  const std::string out = dir_.path() + "/old";
+  ASSERT_TRUE(Make()->Save(out).ok());
+  const std::string path = out + "/step_latest/training.json";
+  nlohmann::json json = ReadJsonObject(path).value();
+  ASSERT_EQ(json["config"].erase("kind"), 1u);
+  std::ofstream(path) << json;
+  EXPECT_TRUE(Make()->Resume(out).value());
+  SetKind("mtp");
+  const auto resumed = Make()->Resume(out);
+  ASSERT_FALSE(resumed.ok());
+  EXPECT_NE(resumed.error().text.find("another kind"), std::string::npos);
+}
+
 TEST(TrainConfig, ReadsBackWhatItWrites) {
-  TrainConfig config;
-  config.target = "model.gguf";
-  config.data = {"a.jsonl", "b.jsonl"};
-  config.taps = {1, 2};
-  config.learning_rate = 1e-3;
-  const auto json = TrainConfigJson(config);
-  const auto read = ParseTrainConfig(json, "x.json");
-  ASSERT_TRUE(read.ok()) << read.error().text;
-  EXPECT_EQ(TrainConfigJson(*read), json);
+  for (const char* kind : {"dspark", "dflash", "eagle3", "mtp"}) {
+    TrainConfig config = DefaultsOf(kind);
+    config.target = "model.gguf";
+    config.data = {"a.jsonl", "b.jsonl"};
+    config.learning_rate = 1e-3;
+    const auto json = TrainConfigJson(config);
+    const auto read = ParseTrainConfig(json, "x.json");
+    ASSERT_TRUE(read.ok()) << read.error().text;
+    EXPECT_EQ(TrainConfigJson(*read), json);
+  }
+}
+
+TEST(TrainConfig, KindsHaveDefaultsOfTheirOwn) {
+  const auto read = [](const char* text) {
+    return ParseTrainConfig(nlohmann::json::parse(text), "x.json").value();
+  };
+  const TrainConfig dflash = read(R"({"kind": "dflash"})");
+  EXPECT_EQ(dflash.markov, "none");
+  EXPECT_FALSE(dflash.confidence);
+  EXPECT_EQ(dflash.ce_share, 1);
+  EXPECT_EQ(dflash.l1_share, 0);
+  EXPECT_EQ(dflash.layers, 2);
+  EXPECT_EQ(read(R"({"kind": "eagle3"})").ttt_steps, 7);
+  EXPECT_EQ(read(R"({"kind": "mtp"})").ttt_steps, 1);
+  EXPECT_EQ(read(R"({"kind": "mtp", "ttt_steps": 2})").ttt_steps, 2);
 }
 
 TEST(TrainConfig, NamesTheKeyThatIsWrong) {
   const std::pair<const char*, const char*> kWrong[] = {
-      {R"({"layres": 2})", "no key layres"},      {R"({"layers": 2.5})", "layers is 2.5"},
-      {R"({"layers": 0})", "layers is 0"},        {R"({"markov": "gru"})", "markov is \"gru\""},
-      {R"({"taps": [1, "x"]})", "taps"},          {R"({"confidence": 1})", "confidence is 1"},
-      {R"({"batch": 9, "group": 8})", "batch 9"}, {R"({"learning_rate": "x"})", "learning_rate"}};
+      {R"({"layres": 2})", "no key layres"},
+      {R"({"layers": 2.5})", "layers is 2.5"},
+      {R"({"layers": 0})", "layers is 0"},
+      {R"({"markov": "gru"})", "markov is \"gru\""},
+      {R"({"taps": [1, "x"]})", "taps"},
+      {R"({"confidence": 1})", "confidence is 1"},
+      {R"({"batch": 9, "group": 8})", "batch 9"},
+      {R"({"learning_rate": "x"})", "learning_rate"},
+      {R"({"kind": "medusa"})", "kind is \"medusa\""},
+      {R"({"ttt_steps": 3})", "ttt_steps does nothing for kind dspark"},
+      {R"({"kind": "dflash", "markov": "rnn"})", "markov does nothing for kind dflash"},
+      {R"({"kind": "eagle3", "layers": 2})", "layers does nothing for kind eagle3"},
+      {R"({"kind": "mtp", "taps": [1]})", "taps does nothing for kind mtp"}};
   for (const auto& [text, what] : kWrong) {
     const auto read = ParseTrainConfig(nlohmann::json::parse(text), "x.json");
     ASSERT_FALSE(read.ok()) << text;
