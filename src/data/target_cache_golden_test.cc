@@ -69,6 +69,14 @@ TEST_P(GoldenTargetCache, IsRead) {
   }
 }
 
+TEST_P(GoldenTargetCache, VocabularyIsTheReaders) {
+  TargetCache cache = TargetCache::Open(dir(), 512).value();
+  EXPECT_EQ(cache.shape().vocab, 512);
+  EXPECT_TRUE(cache.Read({0}).ok());
+  TargetCache small = TargetCache::Open(dir(), 5).value();
+  EXPECT_FALSE(small.Read({0}).ok());
+}
+
 TEST_P(GoldenTargetCache, IsWrittenTheSame) {
   auto files = OpenModel(Golden("target_qwen3"));
   ASSERT_TRUE(files.ok()) << files.error().text;
