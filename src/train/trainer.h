@@ -45,8 +45,8 @@ class Trainer {
   // Writes DIR/step_N (config.json and model.safetensors as DeepSpec has them, and the state to go on from),
   // points DIR/step_latest to it and removes older ones. Whole or not at all, whenever the process dies.
   Status Save(const std::string& dir) const;
-  // Goes on from DIR/step_latest; false when there is none. Error: a checkpoint that is damaged or of another
-  // configuration.
+  // Goes on from DIR/step_latest, or where that is lost from the highest whole step_N; false when there is no
+  // checkpoint. Error: none that is whole, or one that is damaged, of another configuration or of other data.
   Result<bool> Resume(const std::string& dir);
 
  private:
