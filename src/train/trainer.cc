@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "train/checkpoint.h"
+#include "train/data_digest.h"
 #include "train/draft_vocabulary.h"
 #include "train/init_layers.h"
 #include "train/schedule.h"
@@ -60,6 +61,7 @@ struct Trainer::State {
     nlohmann::ordered_json json;
     json["config"] = TrainConfigJson(config);
     json["samples"] = source.size();
+    json["data_sha256"] = data_digest;
     json["draft_ids"] = run.config.draft_to_target;
     return json;
   }
@@ -74,6 +76,7 @@ struct Trainer::State {
   DataOrder order;
   LearningRate rate;
   StepWorkers workers;
+  std::string data_digest;
   int64_t total = 0, step = 0;
 };
 
@@ -107,6 +110,7 @@ Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const 
   at::set_num_threads(threads);
   auto state = std::make_unique<State>(config, drafter, target, source, std::move(frozen), threads);
   DSPARK_RETURN_IF_ERROR(InitLayers(config.init_layers, target, &state->parameters));
+  DSPARK_ASSIGN_OR_RETURN(state->data_digest, DataDigest(source));
   return std::unique_ptr<Trainer>(new Trainer(std::move(state)));
 }
 
@@ -171,7 +175,7 @@ Result<bool> Trainer::Resume(const std::string& dir) {
           key);
     }
   }
-  if (differs("samples") || differs("draft_ids") ||
+  if (differs("data_sha256") || differs("draft_ids") ||
       !stored.value("step", nlohmann::json()).is_number_integer()) {
     return MakeError("{}/step_latest: was trained on other data; give the same or another out", dir);
   }
