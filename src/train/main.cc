@@ -4,12 +4,12 @@
 
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
 #include <string_view>
 
 #include "core/clock.h"
 #include "load/json_file.h"
 #include "train/open_source.h"
+#include "train/out_lock.h"
 #include "train/train_log.h"
 #include "train/trainer.h"
 
@@ -78,10 +78,9 @@ Result<int> Run(int argc, char** argv) {
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles target, OpenModel(config.target));
   DSPARK_ASSIGN_OR_RETURN(const DrafterConfig drafter, DrafterFor(config, target.config));
   DSPARK_ASSIGN_OR_RETURN(const auto data, TrainingData::Open(config, target, drafter.taps));
+  for (const std::string& line : data->messages()) fmt::print(stderr, "{}\n", line);
   DSPARK_ASSIGN_OR_RETURN(const auto trainer, Trainer::Make(config, target, data->source()));
-  std::error_code error;
-  std::filesystem::create_directories(config.out, error);
-  if (error) return MakeError("{}: cannot be made: {}", config.out, error.message());
+  DSPARK_ASSIGN_OR_RETURN(const OutLock lock, OutLock::Take(config.out));
   DSPARK_ASSIGN_OR_RETURN(const bool resumed, trainer->Resume(config.out));
   DSPARK_ASSIGN_OR_RETURN(TrainLog log, TrainLog::Open(config.out, trainer->step()));
   fmt::print(stderr, "{}\n", TrainConfigJson(config).dump(2));

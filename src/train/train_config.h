@@ -15,6 +15,7 @@ struct TrainConfig {
   // Where from and where to.
   std::string target;             // model: GGUF or directory
   std::vector<std::string> data;  // JSONL of conversations, run through the target; or one target cache
+  std::string cache_target;       // the target's name in the cache's manifest; empty: as `target`
   std::string out;                // checkpoints, log and curves go here
 
   // The drafter.
