@@ -1,7 +1,7 @@
-#include "train/head_loss.h"
-
 #include <gtest/gtest.h>
 #include <torch/autograd.h>
+
+#include "train/head_loss.h"
 
 namespace dspark::test {
 namespace {
