@@ -1,5 +1,9 @@
 #include "load/drafter_json.h"
 
+#include <fmt/format.h>
+
+#include <string>
+
 namespace dspark {
 namespace {
 
@@ -9,6 +13,12 @@ std::string_view MarkovName(MarkovHead head) {
   return head == MarkovHead::kGated ? "gated" : head == MarkovHead::kRnn ? "rnn" : "vanilla";
 }
 
+// The version whose form of config.json this is: the one that DeepSpec asks for.
+constexpr char kTransformersVersion[] = "5.10.2";
+
+// The double of the fewest digits that is read back as `value`.
+double Shortest(float value) { return std::stod(fmt::format("{}", value)); }
+
 Json BackboneJson(const DrafterConfig& c, TensorType type) {
   const ModelConfig& b = c.backbone;
   // V3's layer of prediction stands behind all the target's.
@@ -17,6 +27,8 @@ Json BackboneJson(const DrafterConfig& c, TensorType type) {
           {"dtype", type == TensorType::kBF16 ? "bfloat16" : "float32"},
           {"hidden_act", "silu"},
           {"attention_bias", false},
+          {"attention_dropout", 0.0},
+          {"initializer_range", 0.02},
           {"hidden_size", b.d_model},
           {"intermediate_size", b.d_ffn},
           {"num_hidden_layers", layers},
@@ -25,11 +37,18 @@ Json BackboneJson(const DrafterConfig& c, TensorType type) {
           {"head_dim", b.head_dim},
           {"layer_types", std::vector<std::string>(size_t(layers), "full_attention")},
           {"max_position_embeddings", b.max_context},
-          {"rms_norm_eps", b.rms_eps},
-          {"rope_theta", b.rope_theta},
-          {"rope_parameters", {{"rope_theta", b.rope_theta}, {"rope_type", "default"}}},
+          {"max_window_layers", c.target_layers},
+          {"sliding_window", nullptr},
+          {"use_sliding_window", false},
+          {"rms_norm_eps", Shortest(b.rms_eps)},
+          {"rope_parameters", {{"rope_theta", Shortest(b.rope_theta)}, {"rope_type", "default"}}},
           {"tie_word_embeddings", false},
-          {"vocab_size", c.target_vocab}};
+          {"vocab_size", c.target_vocab},
+          {"bos_token_id", b.bos ? Json(*b.bos) : Json()},
+          {"eos_token_id", b.eos.empty() ? Json() : Json(b.eos[0])},
+          {"pad_token_id", nullptr},
+          {"use_cache", true},
+          {"transformers_version", kTransformersVersion}};
 }
 
 }  // namespace
@@ -48,6 +67,7 @@ Json DeepSpecConfig(const DrafterConfig& c, TensorType type) {
     json["ttt_length"] = c.block_size;
   } else if (!c.anchor_first) {
     architecture("DFlashDraftModel");
+    json["rope_theta"] = Shortest(c.backbone.rope_theta);  // where the libraries of that form look for it
     json["block_size"] = c.block_size;
     json["dflash_config"] = {{"target_layer_ids", c.taps}, {"mask_token_id", c.mask_token}};
   } else {

@@ -1,6 +1,5 @@
 #include "train/checkpoint.h"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "core/atomic_file.h"
@@ -10,6 +9,7 @@
 #include "load/json_file.h"
 #include "load/safetensors.h"
 #include "load/tensor_file_header.h"
+#include "train/checkpoint_dir.h"
 
 namespace dspark {
 namespace {
@@ -90,24 +90,6 @@ Status WriteFiles(const Checkpoint& c, const nlohmann::ordered_json& training, c
   return WriteText(training.dump(2) + "\n", dir + "/training.json");
 }
 
-int64_t StepOf(const fs::path& path) {
-  const std::string name = path.filename();
-  if (!name.starts_with("step_") || name == "step_latest") return -1;
-  const std::string digits = name.substr(5);
-  return digits.empty() || digits.find_first_not_of("0123456789") != std::string::npos ? -1
-                                                                                       : std::stoll(digits);
-}
-
-void RemoveOld(const std::string& dir, int kept) {
-  std::vector<fs::path> steps;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(dir, error)) {
-    if (StepOf(entry.path()) >= 0) steps.push_back(entry.path());
-  }
-  std::ranges::sort(steps, std::ranges::greater(), StepOf);
-  for (size_t i = size_t(kept); i < steps.size(); ++i) fs::remove_all(steps[i], error);
-}
-
 }  // namespace
 
 Status SaveCheckpoint(const Checkpoint& checkpoint, const nlohmann::ordered_json& training, int64_t step,
@@ -126,14 +108,14 @@ Status SaveCheckpoint(const Checkpoint& checkpoint, const nlohmann::ordered_json
   fs::create_directory_symlink(name, link + ".tmp", error);
   if (!error) fs::rename(link + ".tmp", link, error);
   if (error) return MakeError("{}: cannot be written: {}", link, error.message());
-  RemoveOld(dir, kept);
+  RemoveOldCheckpoints(dir, step, kept);
   return {};
 }
 
 Result<nlohmann::json> ReadTrainingJson(const std::string& dir) {
-  const std::string path = dir + "/step_latest/training.json";
-  if (!FileExists(path)) return nlohmann::json();
-  return ReadJsonObject(path);
+  DSPARK_ASSIGN_OR_RETURN(const std::string step, FindCheckpoint(dir));
+  if (step.empty()) return nlohmann::json();
+  return ReadJsonObject(step + "/training.json");
 }
 
 std::vector<torch::Tensor> RunningState(const Checkpoint& checkpoint) {
@@ -144,7 +126,8 @@ std::vector<torch::Tensor> RunningState(const Checkpoint& checkpoint) {
 
 Status LoadCheckpoint(const Checkpoint& checkpoint, const std::string& dir) {
   const at::NoGradGuard no_grad;
-  const std::string path = dir + "/step_latest/training.safetensors";
+  DSPARK_ASSIGN_OR_RETURN(const std::string step, FindCheckpoint(dir));
+  const std::string path = step + "/training.safetensors";
   DSPARK_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
   DSPARK_ASSIGN_OR_RETURN(const Safetensors stored, ParseSafetensors(file.bytes(), path));
   for (NamedTensor& t : StateTensors(checkpoint)) {

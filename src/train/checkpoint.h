@@ -27,11 +27,11 @@ struct Checkpoint {
 Status SaveCheckpoint(const Checkpoint& checkpoint, const nlohmann::ordered_json& training, int64_t step,
                       int kept, const std::string& dir);
 
-// training.json of DIR/step_latest, null when there is no checkpoint.
+// training.json of the checkpoint that FindCheckpoint finds, null when there is none.
 Result<nlohmann::json> ReadTrainingJson(const std::string& dir);
 // The tensors that a run goes on from: masters and moments.
 std::vector<torch::Tensor> RunningState(const Checkpoint& checkpoint);
-// Masters and moments of DIR/step_latest.
+// Masters and moments of the same.
 Status LoadCheckpoint(const Checkpoint& checkpoint, const std::string& dir);
 
 }  // namespace dspark

@@ -10,10 +10,10 @@ namespace dspark {
 
 // N slots that count.
 struct HeadLossInputs {
-  torch::Tensor draft_head;     // [Vd, d + r]: Parameters::draft_head
-  torch::Tensor teacher_head;   // [V, d]: FrozenWeights::head
-  torch::Tensor teacher;        // [T, d] fp32: the target's last hidden states
-  torch::Tensor teacher_rows;   // [N] int64: the row of `teacher` that speaks of a slot's token
+  torch::Tensor draft_head;    // [Vd, d + r]: Parameters::draft_head
+  torch::Tensor teacher_head;  // [V, d]: FrozenWeights::head
+  torch::Tensor teacher;       // [T, d] fp32: the target's last hidden states
+  torch::Tensor teacher_rows;  // [N] int64: the row of `teacher` that speaks of a slot's token
   // [N] int64: rows of teacher_head; those from Vd on have no cross-entropy. Undefined: it is against the
   // teacher's distribution over the draft vocabulary, of slots whose likeliest token is in it.
   torch::Tensor labels;

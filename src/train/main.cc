@@ -143,7 +143,10 @@ Result<int> Train(TrainConfig config, ProcessGroup& group) {
     for (const std::string& line : data->messages()) fmt::print(stderr, "{}\n", line);
   DSPARK_ASSIGN_OR_RETURN(const auto trainer, Trainer::Make(config, target, data->source(), &group));
   std::optional<OutLock> lock;
-  if (group.first()) DSPARK_ASSIGN_OR_RETURN(lock, OutLock::Take(config.out));
+  if (group.first()) {
+    DSPARK_ASSIGN_OR_RETURN(OutLock taken, OutLock::Take(config.out));
+    lock.emplace(std::move(taken));
+  }
   DSPARK_ASSIGN_OR_RETURN(const bool resumed, trainer->Resume(config.out));
   std::optional<Desk> desk;
   if (group.first()) {

@@ -1,5 +1,7 @@
 #include "train/open_source.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <thread>
@@ -7,6 +9,40 @@
 #include "data/train_rows.h"
 
 namespace dspark {
+
+namespace {
+
+// Names are compared as texts, as DeepSpec does: nothing else in a cache says which weights made it.
+Status CheckTargetName(const TrainConfig& config, const SampleShape& shape) {
+  const std::string& expected = config.cache_target.empty() ? config.target : config.cache_target;
+  if (shape.target_name.empty() || shape.target_name == expected) return {};
+  return MakeError(
+      "{}: made with the target {}, not {}; make the cache again, or, if both are the same weights, give "
+      "cache_target={}",
+      config.data[0], shape.target_name, expected, shape.target_name);
+}
+
+std::vector<std::string> RowsLeftOut(const TrainRows& rows) {
+  std::vector<std::string> lines = rows.rejected().first();
+  if (rows.rejected().count() > 0)
+    lines.push_back(fmt::format("{} of {} rows cannot be used", rows.rejected().count(), rows.rows()));
+  if (rows.short_rows() > 0) {
+    lines.push_back(fmt::format("{} of {} rows left out with less than {} supervised tokens",
+                                rows.short_rows(), rows.rows(), kMinLossTokens));
+  }
+  return lines;
+}
+
+// Why there is no sample.
+Error NoSamples(const TrainConfig& config, const TrainRows& rows) {
+  const auto& first = rows.rejected().first();
+  return MakeError(
+      "{}: none of {} rows gives a sample{}; expected JSONL with {{\"conversations\": [...]}} or "
+      "{{\"messages\": [...]}} in a line, answers in them, or the directory of one target cache",
+      fmt::join(config.data, ", "), rows.rows(), first.empty() ? "" : " (" + first[0] + ")");
+}
+
+}  // namespace
 
 Result<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainConfig& config, const ModelFiles& files,
                                                          const std::vector<int>& taps) {
@@ -20,6 +56,7 @@ Result<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainConfig& conf
           "--compact",
           config.data[0]);
     }
+    DSPARK_RETURN_IF_ERROR(CheckTargetName(config, cache.shape()));
     data->source_ = std::make_unique<TargetCache>(std::move(cache));
     return data;
   }
@@ -34,6 +71,8 @@ Status TrainingData::OpenLive(const TrainConfig& config, const ModelFiles& files
   DSPARK_ASSIGN_OR_RETURN(const TrainTemplate format, ChooseTrainTemplate("model", "", files.chat_template));
   TrainRows rows(config.data, *files.tokenizer, {.format = format, .max_length = length});
   DSPARK_ASSIGN_OR_RETURN(std::vector<TrainTokens> tokens, ReadTrainTokens(rows));
+  if (tokens.empty()) return NoSamples(config, rows);
+  messages_ = RowsLeftOut(rows);
   const int cores = std::max(1, int(std::thread::hardware_concurrency()));
   pool_ = std::make_unique<ThreadPool>(config.threads > 0 ? config.threads : cores, DetectIsa());
   DSPARK_ASSIGN_OR_RETURN(

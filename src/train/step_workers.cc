@@ -38,8 +38,7 @@ void StepWorkers::RunWorker(const TrainItems& items, double denominator, double 
   }
 }
 
-double StepWorkers::RunGroup(const TrainItems& items, double denominator, int groups,
-                             BlockMetrics* metrics) {
+double StepWorkers::RunGroup(const TrainItems& items, double denominator, int groups, BlockMetrics* metrics) {
   Assign(items);
   std::vector<std::thread> threads;
   for (Worker& worker : workers_) {

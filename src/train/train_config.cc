@@ -1,6 +1,10 @@
 #include "train/train_config.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <functional>
+#include <limits>
 #include <set>
 
 #include "data/tap_choice.h"
@@ -107,6 +111,23 @@ struct ReadKeys {
   }
 };
 
+// That the target has the layers and the token which are named.
+Status CheckIds(const TrainConfig& config, const ModelConfig& target) {
+  const std::vector<int>& taps = config.taps;
+  const bool ascending = std::ranges::is_sorted(taps, std::less_equal<int>());
+  if (!taps.empty() && (!ascending || taps.front() < -1 || taps.back() > target.layers - 2)) {
+    return MakeError(
+        "training configuration: taps is [{}], expected layers from -1 (the embedding) to {}, ascending; of "
+        "the target's {} layers the last cannot be tapped",
+        fmt::join(taps, ", "), target.layers - 2, target.layers);
+  }
+  if (config.mask_token >= target.vocab) {
+    return MakeError("training configuration: mask_token is {}, but the target's ids end at {}",
+                     config.mask_token, target.vocab - 1);
+  }
+  return {};
+}
+
 }  // namespace
 
 TrainConfig DefaultsOf(const std::string& kind) {
@@ -152,6 +173,7 @@ Json TrainConfigJson(const TrainConfig& config) {
 }
 
 Result<DrafterConfig> DrafterFor(const TrainConfig& config, const ModelConfig& target) {
+  DSPARK_RETURN_IF_ERROR(CheckIds(config, target));
   DrafterConfig c;
   const bool mtp = config.kind == "mtp", sequential = mtp || config.kind == "eagle3";
   c.kind = mtp ? DrafterKind::kMtp : sequential ? DrafterKind::kEagle3 : DrafterKind::kBlock;

@@ -15,6 +15,7 @@ struct TrainConfig {
   // Where from and where to.
   std::string target;             // model: GGUF or directory
   std::vector<std::string> data;  // JSONL of conversations, run through the target; or one target cache
+  std::string cache_target;       // the target's name in the cache's manifest; empty: as `target`
   std::string out;                // checkpoints, log and curves go here
 
   // The drafter.
@@ -33,10 +34,8 @@ struct TrainConfig {
   int anchors = 512;        // of a sample at most
   double decay = 4;         // slot j weighs exp(-j / decay)
   std::string loss = "l1";  // what l1_share weighs: l1, or lk, minus the logarithm of the acceptance
-  int anchors = 512;       // of a sample at most
-  double decay = 4;        // slot j weighs exp(-j / decay)
-  int ttt_steps = 7;       // Eagle3, MTP: drafts in a row that are trained, and made in a round at most
-  double ttt_decay = 0.8;  // draft k of them weighs ttt_decay^k
+  int ttt_steps = 7;        // Eagle3, MTP: drafts in a row that are trained, and made in a round at most
+  double ttt_decay = 0.8;   // draft k of them weighs ttt_decay^k
   double ce_share = 0.1, l1_share = 0.9, confidence_share = 1;
   int batch = 32;  // samples of an optimizer step
   int group = 8;   // samples whose losses are divided together

@@ -10,6 +10,7 @@ void ForEachKey(Config& c, Keys& keys) {
   constexpr double kMany = 1e9;
   keys.Key("target", c.target);
   keys.Key("data", c.data);
+  keys.Key("cache_target", c.cache_target);
   keys.Key("out", c.out);
   keys.Choice("kind", c.kind, {"dspark", "dflash", "eagle3", "mtp"});
   keys.Key("layers", c.layers, 1, 64);

@@ -46,7 +46,7 @@ struct Series {
   std::vector<double> x, y;
 };
 
-constexpr int kWidth = 760, kHeight = 240, kLeft = 60, kTop = 14;
+constexpr int kWidth = 760, kHeight = 240, kLeft = 76, kTop = 14;
 constexpr const char* kColours[] = {"#1f6fb4", "#d1603d", "#3a8f4d", "#8a5aa8",
                                     "#b08a1e", "#4d9fa6", "#a83e6b", "#666666"};
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <regex>
 
 #include "temp_dir.h"
 
@@ -56,6 +57,25 @@ TEST(TrainLog, CurvesAreOneFile) {
   EXPECT_EQ(html.find("http"), std::string::npos);
   EXPECT_EQ(html.find("<script"), std::string::npos);
   EXPECT_LT(html.size(), 200u * 1024);
+}
+
+TEST(TrainLog, LabelsOfTheCurvesHaveRoom) {
+  const TempDir dir;
+  TrainLog log = TrainLog::Open(dir.path(), 0).value();
+  for (const double rate : {1.234567e-4, 6.001234e-4}) {
+    StepReport report = Report(1);
+    report.learning_rate = rate;
+    ASSERT_TRUE(log.Add(report, 1.0).ok());
+  }
+  ASSERT_TRUE(log.WriteHtml().ok());
+  const std::string html = Read(dir.path() + "/train.html");
+  const std::regex label("<text x='(\\d+)' y='[\\d.]+' text-anchor='end'>([^<]+)</text>");
+  size_t longest = 0;
+  for (std::sregex_iterator at(html.begin(), html.end(), label), end; at != end; ++at) {
+    longest = std::max(longest, (*at)[2].str().size());
+    EXPECT_GE(std::stoul((*at)[1]), 7 * (*at)[2].str().size()) << (*at)[2];  // 7: a digit at 11px, amply
+  }
+  EXPECT_GE(longest, 9u);
 }
 
 TEST(TrainLog, ProgressNamesRatesAndTimeLeft) {

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "train/block_trainable.h"
 #include "train/checkpoint.h"
+#include "train/data_digest.h"
 #include "train/draft_vocabulary.h"
 #include "train/init_layers.h"
 #include "train/process_group.h"
@@ -31,8 +32,7 @@ nlohmann::ordered_json TrainingKeys(const TrainConfig& config) {
 std::unique_ptr<TrainableDrafter> MakeTrainable(const TrainConfig& config, const DrafterConfig& drafter,
                                                 const FrozenWeights& frozen, const Parameters& parameters,
                                                 torch::ScalarType precision) {
-  const LossShares shares{config.ce_share, config.l1_share, config.confidence_share,
-                          config.loss == "lk"};
+  const LossShares shares{config.ce_share, config.l1_share, config.confidence_share, config.loss == "lk"};
   if (drafter.kind != DrafterKind::kBlock) {
     return MakeSequentialTrainable({.config = drafter,
                                     .frozen = frozen,
@@ -89,6 +89,7 @@ struct Trainer::State {
     nlohmann::ordered_json json;
     json["config"] = TrainConfigJson(config);
     json["samples"] = source.size();
+    json["data_sha256"] = data_digest;
     json["draft_ids"] = drafter.draft_to_target;
     return json;
   }
@@ -106,6 +107,7 @@ struct Trainer::State {
   DataOrder order;
   LearningRate rate;
   StepWorkers workers;
+  std::string data_digest;
   int64_t total = 0, step = 0;
 };
 
@@ -154,6 +156,7 @@ Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const 
   at::set_num_threads(threads);
   auto state = std::make_unique<State>(config, drafter, target, source, frozen, threads, group);
   DSPARK_RETURN_IF_ERROR(InitLayers(config.init_layers, target, &state->parameters));
+  DSPARK_ASSIGN_OR_RETURN(state->data_digest, DataDigest(source));
   return std::unique_ptr<Trainer>(new Trainer(std::move(state)));
 }
 
@@ -257,7 +260,7 @@ Result<bool> Trainer::State::ReadCheckpoint(const std::string& dir) {
           key);
     }
   }
-  if (differs("samples") || differs("draft_ids") ||
+  if (differs("data_sha256") || differs("draft_ids") ||
       !stored.value("step", nlohmann::json()).is_number_integer()) {
     return MakeError("{}/step_latest: was trained on other data; give the same or another out", dir);
   }

@@ -52,8 +52,9 @@ class Trainer {
   // go on from),
   // points DIR/step_latest to it and removes older ones. Whole or not at all, whenever the process dies.
   Status Save(const std::string& dir) const;
-  // Goes on from DIR/step_latest; false when there is none. Error: a checkpoint that is damaged or of another
-  // configuration. The first process reads, the others get all from it; the number of processes may change.
+  // Goes on from DIR/step_latest, or where that is lost from the highest whole step_N; false when there is no
+  // checkpoint. Error: none that is whole, or one that is damaged, of another configuration or of other data.
+  // The first process reads, the others get all from it; the number of processes may change.
   Result<bool> Resume(const std::string& dir);
 
  private:

@@ -1,0 +1,129 @@
+#include "train/open_source.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "data/write_cache.h"
+#include "temp_dir.h"
+#include "test_data.h"
+#include "tiny_gguf.h"
+#include "train/trainer.h"
+
+namespace dspark::test {
+namespace {
+
+constexpr char kRow[] =
+    R"({"conversations": [{"role": "user", "content": "hi"}, )"
+    R"({"role": "assistant", "content": "The sea is wide and the wind is in the west."}]})";
+constexpr char kShortRow[] = R"({"messages": [{"role": "user", "content": "hi"}, )"
+                             R"({"role": "assistant", "content": "Yes."}]})";
+
+std::string ErrorOf(const Result<std::unique_ptr<TrainingData>>& result) {
+  return result.ok() ? "" : result.error().text;
+}
+
+class OpenSource : public testing::Test {
+ protected:
+  OpenSource() {
+    config_.target = WriteTinyLlamaGguf(dir_.path(), 3, TinyLlama{.layers = 4});
+    config_.taps = {0, 1, 2};
+    config_.markov_rank = 8;
+    config_.batch = config_.group = 2;
+    config_.threads = 1;
+    config_.data = {Write("rows.jsonl", std::string(kRow) + "\n" + kRow + "\n")};
+    target_ = OpenModel(config_.target).value();
+  }
+  std::string Write(const std::string& name, const std::string& text) {
+    return WriteFile(dir_.path() + "/" + name, text);
+  }
+  Result<std::unique_ptr<TrainingData>> Open() { return TrainingData::Open(config_, target_, config_.taps); }
+  // The rows as a cache that says it is for `name`.
+  std::string WriteTheCache(CacheForm form, const std::string& name) {
+    ThreadPool pool(1);
+    const auto target = LoadTarget(target_, pool, {.max_context = 128, .max_taps = 4}).value();
+    BlockPool blocks(target->kv_layout(), Teacher::BlocksFor(*target, 128));
+    Teacher teacher(*target, blocks, config_.taps);
+    CacheJob job{.inputs = config_.data,
+                 .out = dir_.path() + "/cache" + std::to_string(int(form)),
+                 .rows = {.format = ChooseTrainTemplate("model", "", target_.chat_template).value(),
+                          .max_length = 128},
+                 .settings = {}};
+    job.settings.manifest.form = form;
+    job.settings.manifest.shape = {config_.taps, target_.config.d_model, target_.config.vocab, name};
+    EXPECT_TRUE(WriteCache(job, teacher, *target_.tokenizer, [](const CacheProgress&) {}).ok());
+    return job.out;
+  }
+
+  TempDir dir_;
+  TrainConfig config_;
+  ModelFiles target_;
+};
+
+TEST_F(OpenSource, TrainsFromCachesOfBothForms) {
+  for (const CacheForm form : {CacheForm::kDeepSpec, CacheForm::kCompact}) {
+    TrainConfig config = config_;
+    config.data = {WriteTheCache(form, config_.target)};
+    const auto data = TrainingData::Open(config, target_, config_.taps);
+    ASSERT_TRUE(data.ok()) << data.error().text;
+    const auto trainer = Trainer::Make(config, target_, (*data)->source());
+    ASSERT_TRUE(trainer.ok()) << trainer.error().text;
+    EXPECT_GT((*trainer)->Step().value().anchors, 10);
+  }
+}
+
+TEST_F(OpenSource, RefusesTheCacheOfAnotherTarget) {
+  config_.data = {WriteTheCache(CacheForm::kDeepSpec, "org/other")};
+  EXPECT_NE(ErrorOf(Open()).find("cache_target=org/other"), std::string::npos) << ErrorOf(Open());
+  config_.cache_target = "org/other";
+  EXPECT_EQ(ErrorOf(Open()), "");
+  config_.cache_target = "org/third";
+  EXPECT_NE(ErrorOf(Open()).find("org/third"), std::string::npos) << ErrorOf(Open());
+}
+
+TEST_F(OpenSource, SaysWhichRowsAreLeftOut) {
+  EXPECT_TRUE(Open().value()->messages().empty());
+  config_.data = {Write("some.jsonl", std::string("what?\n") + kRow + "\n" + kShortRow + "\n" + kRow + "\n")};
+  const auto data = Open().value();
+  EXPECT_EQ(data->source().size(), 2);
+  ASSERT_EQ(data->messages().size(), 3u);
+  EXPECT_TRUE(data->messages()[0].starts_with(config_.data[0] + ":1: ")) << data->messages()[0];
+  EXPECT_EQ(data->messages()[1], "1 of 4 rows cannot be used");
+  EXPECT_EQ(data->messages()[2], "1 of 4 rows left out with less than 14 supervised tokens");
+}
+
+TEST_F(OpenSource, SaysWhatIsExpectedWhereNoRowIsASample) {
+  for (const std::string text : {"", "\x01\x02 no JSON\n", kShortRow}) {
+    config_.data = {Write("x.bin", text)};
+    const std::string error = ErrorOf(Open());
+    EXPECT_TRUE(error.starts_with(config_.data[0] + ": ")) << error;
+    EXPECT_NE(error.find("expected JSONL"), std::string::npos) << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  }
+}
+
+TEST(GoldenOpenSource, TrainsFromDeepSpecsCache) {
+  DSPARK_SKIP_WITHOUT_GOLDEN("drafters/target_cache");
+  const ModelFiles target = OpenModel(GoldenDir() + "/drafters/target_qwen3").value();
+  TrainConfig config;
+  config.target = "target_qwen3";
+  config.data = {GoldenDir() + "/drafters/target_cache/one_shard"};
+  config.taps = {1, 3, 5};
+  config.markov_rank = 16;
+  config.batch = config.group = 2;
+  config.epochs = 10;
+  config.threads = 1;
+  config.learning_rate = 1e-2;
+  config.draft_vocab = 200;
+  const auto data = TrainingData::Open(config, target, config.taps);
+  ASSERT_TRUE(data.ok()) << data.error().text;
+  const auto trainer = Trainer::Make(config, target, (*data)->source());
+  ASSERT_TRUE(trainer.ok()) << trainer.error().text;
+  const double first = (*trainer)->Step().value().loss;
+  double last = first;
+  while ((*trainer)->step() < (*trainer)->total_steps()) last = (*trainer)->Step().value().loss;
+  EXPECT_LT(last, 0.8 * first);
+}
+
+}  // namespace
+}  // namespace dspark::test
