@@ -107,6 +107,7 @@ TEST(TrainingDataTest, CachesForMtp) {
   job.settings.manifest.shape = {teacher.tap_layers(), 64, model.vocab(), "tiny"};
   TrainConfig config = DefaultsOf("mtp");
   config.data = {job.out};
+  config.target = "tiny";  // as the cache says
   config.batch = config.group = 8;
   for (const CacheForm form : {CacheForm::kDeepSpec, CacheForm::kCompact}) {
     job.settings.manifest.form = form;
