@@ -109,6 +109,9 @@ function(dspark_tests)
   if(tests)
     dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine)
     add_dependencies(dspark_system_test dspark)
+    if(TARGET dspark-train)  # `dspark train` starts it
+      add_dependencies(dspark_system_test dspark-train)
+    endif()
     target_compile_definitions(dspark_system_test PRIVATE DSPARK_BINARY="$<TARGET_FILE:dspark>")
   endif()
   # Scripts get the path of the dspark binary as their argument.

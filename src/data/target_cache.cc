@@ -80,6 +80,10 @@ Status TargetCache::CheckIndex() const {
   return {};
 }
 
+void TargetCache::AssumeVocab(int vocab) {
+  if (manifest_.shape.vocab == 0) manifest_.shape.vocab = vocab;
+}
+
 Result<TrainSample> TargetCache::ReadOne(int64_t index) const {
   if (manifest_.form == CacheForm::kDeepSpec) {
     const auto record = RecordAt<DeepSpecRecord>(index_, index);

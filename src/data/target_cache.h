@@ -16,6 +16,10 @@ class TargetCache : public SampleSource {
   // manifest says; an unfinished cache.
   static Result<TargetCache> Open(const std::string& dir);
 
+  // A cache of DeepSpec's form does not say its vocabulary: it is this one, and ids beyond it are errors from
+  // now on. Without effect where the manifest says it.
+  void AssumeVocab(int vocab);
+
   const SampleShape& shape() const override { return manifest_.shape; }
   const CacheManifest& manifest() const { return manifest_; }
   int64_t size() const override { return manifest_.samples; }
