@@ -33,12 +33,13 @@ Extent ExtentOf(const StoredSample& stored) {
 
 }  // namespace
 
-Result<TargetCache> TargetCache::Open(const std::string& dir) {
+Result<TargetCache> TargetCache::Open(const std::string& dir, int vocab) {
   if (FileExists(dir + "/_tmp/settings.json") && !FileExists(dir + "/manifest.json")) {
     return MakeError("{}: the cache is not finished; call `dspark prepare cache` again to go on with it",
                      dir);
   }
   DSPARK_ASSIGN_OR_RETURN(CacheManifest manifest, ReadManifest(dir + "/manifest.json"));
+  if (manifest.shape.vocab == 0) manifest.shape.vocab = vocab;
   DSPARK_ASSIGN_OR_RETURN(MappedFile index, MappedFile::Open(dir + "/samples.idx"));
   std::vector<MappedFile> shards;
   for (int i = 0; i < manifest.shards; ++i) {
@@ -78,10 +79,6 @@ Status TargetCache::CheckIndex() const {
     }
   }
   return {};
-}
-
-void TargetCache::AssumeVocab(int vocab) {
-  if (manifest_.shape.vocab == 0) manifest_.shape.vocab = vocab;
 }
 
 Result<TrainSample> TargetCache::ReadOne(int64_t index) const {

@@ -12,13 +12,10 @@ namespace dspark {
 // Reads either form. Shards are mapped; a sample is read when it is asked for.
 class TargetCache : public SampleSource {
  public:
-  // Error: a file that is missing, of another size than the index says, or holds something else than the
-  // manifest says; an unfinished cache.
-  static Result<TargetCache> Open(const std::string& dir);
-
-  // A cache of DeepSpec's form does not say its vocabulary: it is this one, and ids beyond it are errors from
-  // now on. Without effect where the manifest says it.
-  void AssumeVocab(int vocab);
+  // `vocab`: of the model it is read for, where the files do not say it (DeepSpec's). Error: a file that is
+  // missing, of another size than the index says, or holds something else than the manifest says; an
+  // unfinished cache.
+  static Result<TargetCache> Open(const std::string& dir, int vocab = 0);
 
   const SampleShape& shape() const override { return manifest_.shape; }
   const CacheManifest& manifest() const { return manifest_; }

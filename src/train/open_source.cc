@@ -13,8 +13,7 @@ Result<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainConfig& conf
   auto data = std::make_unique<TrainingData>();
   std::error_code error;
   if (config.data.size() == 1 && std::filesystem::is_directory(config.data[0], error)) {
-    DSPARK_ASSIGN_OR_RETURN(TargetCache cache, TargetCache::Open(config.data[0]));
-    cache.AssumeVocab(files.config.vocab);
+    DSPARK_ASSIGN_OR_RETURN(TargetCache cache, TargetCache::Open(config.data[0], files.config.vocab));
     data->source_ = std::make_unique<TargetCache>(std::move(cache));
     return data;
   }
