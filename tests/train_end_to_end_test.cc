@@ -138,6 +138,15 @@ TEST_F(TrainEndToEnd, FromConversationsToADrafterThatDrafts) {
   EXPECT_GT(Tau(Evaluate("from_cache/step_latest")), Tau(before) + kMargin);
 }
 
+TEST_F(TrainEndToEnd, BadCommandLines) {
+  ExpectOneLine(Run({"train", "target=x", "data=[\"y\"]", "out=z", "stepps=5"}), 2, "there is no key stepps");
+  ExpectOneLine(Run({"train", "target=x", "data=[\"y\"]", "out=z", "steps=many"}), 2, "steps is \"many\"");
+  ExpectOneLine(Run({"train", "data=[\"y\"]", "out=z"}), 2, "give target=MODEL");
+  ExpectOneLine(Run({"train", Path("none.json")}), 1, "none.json");
+  ExpectOneLine(Run({"train", "target=" + Path("none.gguf"), "data=[\"y\"]", "out=z"}), 1, "none.gguf");
+  ExpectOneLine(Run({"train", "target=smollm2-135m", "data=[\"y\"]", "out=z"}), 1, "dspark pull");
+}
+
 // Killed at random moments and started again, until it comes to its end: the same drafter and the same log as
 // without. DSPARK_KILLS sets how many moments.
 TEST_F(TrainEndToEnd, KilledAtAnyMomentGoesOnBitForBit) {

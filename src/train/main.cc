@@ -29,7 +29,7 @@ constexpr char kUsage[] =
 volatile std::sig_atomic_t interrupted = 0;
 
 // key=value over what the file says; values are JSON, or texts where they are none.
-Result<TrainConfig> ReadConfig(int argc, char** argv) {
+Result<nlohmann::json> ReadKeys(int argc, char** argv) {
   nlohmann::json json = nlohmann::json::object();
   for (int i = 1; i < argc; ++i) {
     const std::string text = argv[i];
@@ -43,6 +43,10 @@ Result<TrainConfig> ReadConfig(int argc, char** argv) {
     const nlohmann::json parsed = nlohmann::json::parse(value, nullptr, false);
     json[text.substr(0, equals)] = parsed.is_discarded() ? nlohmann::json(value) : parsed;
   }
+  return json;
+}
+
+Result<TrainConfig> CheckKeys(const nlohmann::json& json) {
   DSPARK_ASSIGN_OR_RETURN(TrainConfig config, ParseTrainConfig(json, "configuration"));
   if (config.target.empty()) return MakeError("configuration: no target; give target=MODEL");
   if (config.data.empty()) return MakeError("configuration: no data; give data=[\"file.jsonl\"]");
@@ -74,7 +78,13 @@ Result<bool> RunSteps(Trainer& trainer, TrainLog& log, const TrainConfig& config
 }
 
 Result<int> Run(int argc, char** argv) {
-  DSPARK_ASSIGN_OR_RETURN(const TrainConfig config, ReadConfig(argc, argv));
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json keys, ReadKeys(argc, argv));
+  const auto checked = CheckKeys(keys);
+  if (!checked) {
+    fmt::print(stderr, "dspark train: {}\n", checked.error().text);
+    return 2;  // a command line that makes no sense
+  }
+  const TrainConfig& config = *checked;
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles target, OpenModel(config.target));
   DSPARK_ASSIGN_OR_RETURN(const DrafterConfig drafter, DrafterFor(config, target.config));
   DSPARK_ASSIGN_OR_RETURN(const auto data, TrainingData::Open(config, target, drafter.taps));
