@@ -85,7 +85,11 @@ TEST_F(CliDrafter, WhatDoesNotFitIsOneLine) {
   };
   ExpectOneLine(run({"-md", Path("nowhere")}), 1, "nowhere: no such file or directory; give a drafter's");
   ExpectOneLine(run({"-md", target_}), 1, "tiny.gguf");
-  ExpectOneLine(Run({"run", "-m", dspark_, "--prompt-ids", "1", "--json"}), 1, "dspark");
+  ExpectOneLine(Run({"run", "-m", dspark_, "--prompt-ids", "1", "--json"}), 1,
+                "dspark: is a drafter, not a model; give it with -md");
+  const std::string folder = std::filesystem::path(target_).parent_path();
+  ExpectOneLine(run({"-md", folder}), 1, "no drafter by itself; name the file, such as " + target_);
+  ExpectOneLine(Run({"run", "-m", folder, "hi"}), 1, "no model by itself; name the file, such as " + target_);
   // The other tiny target has two layers.
   ExpectOneLine(Run({"run", "-m", model_, "-md", dspark_, "--prompt-ids", "1", "--json"}), 1, "layers");
   ExpectOneLine(run({"-md", dspark_, "--policy", "fixed:99"}), 1,
@@ -96,6 +100,8 @@ TEST_F(CliDrafter, WhatDoesNotFitIsOneLine) {
   ExpectOneLine(run({"-md", dspark_, "--accept", "all"}), 1, "--accept all: unknown; use block or token");
   ExpectOneLine(run({"-md", dspark_, "--draft-weights", "int3"}), 1, "--draft-weights int3: unknown");
   ExpectOneLine(Run({"convert", target_, Path("x.gguf")}), 1, "tiny.gguf");
+  const std::string name = "smollm2-135m";  // known, and not pulled here
+  ExpectOneLine(Run({"convert", dspark_, Path("x.gguf"), "--target", name}), 1, "dspark pull");
   ExpectOneLine(Run({"convert", dspark_, Path("no/such/x.gguf")}), 1, "no/such/x.gguf");
 }
 

@@ -110,21 +110,42 @@ TEST_F(CliEval, CalibrateStoresTemperaturesThatEvalShows) {
   EXPECT_TRUE(report["drafters"][0]["suites"][0]["confidence"].contains("after"));
 }
 
+TEST_F(CliEval, LookupBesideADrafterIsCountedApart) {
+  const Outcome outcome =
+      Run({"eval", "-m", target_, "-t", "1", "-n", "96", "--suite", Path("suites/gsm8k.jsonl"), "-md",
+           dspark_, "--lookup", "--json", Path("out.json")});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const json drafter = json::parse(ReadFile(Path("out.json")))["drafters"][0], suite = drafter["suites"][0];
+  EXPECT_EQ(drafter["with_lookup"], true);
+  EXPECT_EQ(drafter["block"], 5);
+  EXPECT_GT(suite["whole_lookup"]["rounds"], 0);
+  EXPECT_GT(suite["whole_own"]["rounds"], 0);
+  EXPECT_EQ(suite["whole_lookup"]["rounds"].get<int>() + suite["whole_own"]["rounds"].get<int>(),
+            suite["whole"]["rounds"]);
+  EXPECT_LE(suite["conditional"].size(), 5u);
+}
+
+TEST_F(CliEval, ProgressIsWholeLinesInAFile) {
+  const Outcome outcome = Eval({"--suite", Path("suites/gsm8k.jsonl"), "-md", "lookup"});
+  EXPECT_EQ(outcome.err, "gsm8k: 3 of 3 prompts\n");
+}
+
 TEST_F(CliEval, WhatDoesNotFitIsOneLine) {
   const std::string suite = Path("suites/own.jsonl");
-  ExpectOneLine(Eval({"-md", dspark_}), 1, "give --suite FILE or --suites DIR");
+  ExpectOneLine(Eval({"-md", dspark_}), 2, "give --suite FILE or --suites DIR");
   ExpectOneLine(Eval({"-md", dspark_, "--suite", Path("none.jsonl")}), 1, "none.jsonl: cannot be read");
   ExpectOneLine(Eval({"-md", Path("nowhere"), "--suite", suite}), 1, "nowhere: no such file");
   ExpectOneLine(Eval({"-md", "auto", "--suite", suite}), 1, "nothing to measure");
   ExpectOneLine(Eval({"-md", dspark_, "-md", dspark_, "--suite", suite}), 1,
                 "another drafter is called dspark");
-  ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--policy", "off"}), 1, "--policy off");
+  ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--policy", "off"}), 2, "--policy off");
   ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--html", Path("none/r.html")}), 1, "none/r.html");
   ExpectOneLine(Eval({"--suite", suite}), 2, "--draft is required");
   const auto calibrate = [&](const std::string& drafter) {
     return Run({"calibrate", "-m", target_, "-md", drafter, "--in", suite, "-n", "4"});
   };
   ExpectOneLine(calibrate("lookup"), 1, "has no confidence head");
+  ExpectOneLine(Run({"calibrate", "-md", "a", "-md", "b", "--in", suite}), 2, "one drafter");
   EXPECT_THAT(calibrate(dspark_).err, HasSubstr("rounds are too few"));
 }
 

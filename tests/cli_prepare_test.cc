@@ -63,7 +63,8 @@ TEST_F(CliPrepare, WhatCannotBeDoneIsOneLine) {
   };
   ExpectOneLine(cache({Path("nothing.jsonl")}), 1, "No such file");
   ExpectOneLine(cache({Path("rows.jsonl"), "--taps", "1"}), 1, "--taps 1: expected auto, or layers");
-  ExpectOneLine(cache({Path("rows.jsonl"), "--template", "llama"}), 1, "use model or qwen");
+  ExpectOneLine(cache({Path("rows.jsonl"), "--template", "llama"}), 2,
+                "--template: llama not in {model,qwen}");
   ExpectOneLine(cache({Path("rows.jsonl"), "--max-length", "100000"}), 1, "100000");
   ExpectOneLine(cache({Path("rows.jsonl"), "--min-loss-tokens", "500"}), 1,
                 "no row has 500 supervised tokens");

@@ -97,6 +97,25 @@ TEST_F(RegenerateCli, OneProcessAtATimeAndCtrlCKeepsWhatIsFinished) {
   for (const std::string& line : lines) EXPECT_TRUE(json::accept(line)) << line;
 }
 
+TEST_F(RegenerateCli, GoesOnWithTheSameSettingsOnly) {
+  WriteConversations(4);
+  ASSERT_EQ(Run(Arguments("a.jsonl", {"--max-samples", "2"})).exit_code, 0);
+  const json kept = json::parse(ReadFile(Path("a_settings.json")));
+  EXPECT_EQ(kept["model"], "tiny.gguf");
+  EXPECT_EQ(kept["temp"], 0.7);
+  EXPECT_EQ(kept["seed"], 3);
+  EXPECT_EQ(kept["max-tokens"], 24);
+  ExpectOneLine(Run(Arguments("a.jsonl", {"--temp", "0"})), 1, "temp is 0.7 there, 0.0 is wanted");
+  ExpectOneLine(Run(Arguments("a.jsonl", {"--weights", "f32"})), 1,
+                "weights is \"\" there, \"f32\" is wanted");
+  std::filesystem::remove(Path("a_settings.json"));
+  const Outcome outcome = Run(Arguments("a.jsonl", {"--batch", "3", "-t", "1", "-c", "200"}));
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_THAT(outcome.err, HasSubstr("a.jsonl: no " + Path("a_settings.json") + " says"));
+  EXPECT_EQ(Sorted("a.jsonl").size(), 4u);
+  EXPECT_TRUE(std::filesystem::exists(Path("a_settings.json")));
+}
+
 TEST_F(RegenerateCli, BadCommandLines) {
   WriteConversations(1);
   ExpectOneLine(Run({"prepare", "regenerate", Path("in.jsonl")}), 2, "--out");

@@ -31,6 +31,7 @@ Result<std::vector<ConfidenceRound>> Rollouts(const CalibrateOptions& options, c
                  .fixed_draft = drafter->max_tokens(),
                  .accept_blocks = false,
                  .observer = &log});
+  ProgressLine line;
   for (const std::string& file : options.files) {
     DSPARK_ASSIGN_OR_RETURN(const Suite suite, ReadSuite(file, {.max_prompts = options.session.max_prompts,
                                                                 .max_turns = options.session.max_turns,
@@ -41,7 +42,7 @@ Result<std::vector<ConfidenceRound>> Rollouts(const CalibrateOptions& options, c
       const auto run = RunGroup(engine, s.encoder, s.target.limits().max_context,
                                 prompts.subspan(first, count), first, s.rollout);
       if (!run) return run.error();
-      ShowProgress(suite, int(first + count));
+      ShowProgress(suite, int(first + count), &line);
     }
   }
   return log.confidence();
@@ -67,7 +68,6 @@ void PrintTable(const std::vector<PositionCalibration>& before, const std::vecto
 
 Result<int> Run(CalibrateOptions options) {
   options.session.uncalibrated = true;
-  if (options.session.drafters.size() != 1) return MakeError("--draft: one drafter is calibrated at a time");
   options.session.session.draft.policy = "fixed:15";  // nothing is decided by cost
   DSPARK_ASSIGN_OR_RETURN(const auto eval, EvalSession::Open(options.session));
   const LoadedDrafter& drafter = eval->drafters.front();
@@ -108,10 +108,14 @@ Command AddCalibrate(CLI::App& app) {
   auto options = std::make_shared<CalibrateOptions>();
   AddEvalSessionFlags(app, &options->session);
   AddRepeatedText(app, "--in", &options->files,
-                  "Held-out prompts: JSON lines with turns or messages; may be repeated")
+                  "Held-out prompts: JSON lines with turns, messages or conversations; may be repeated")
       ->required();
   app.add_flag("--dry-run", options->dry_run, "Say what would be stored, and leave the drafter as it is");
   app.add_flag("--json", options->json, "One JSON object");
+  app.final_callback([options] {
+    if (options->session.drafters.size() > 1)
+      throw CLI::ValidationError("--draft", "one drafter is calibrated at a time");
+  });
   return [options] { return Run(*options); };
 }
 

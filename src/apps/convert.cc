@@ -5,6 +5,7 @@
 
 #include "apps/commands.h"
 #include "apps/output.h"
+#include "apps/session.h"
 #include "apps/write_drafter.h"
 #include "load/gguf.h"
 #include "load/model_files.h"
@@ -43,10 +44,11 @@ Result<int> Run(const ConvertOptions& options) {
   ModelFiles target;
   std::optional<GgufFile> tokenizer = OpenIfTokenizer(options.in);
   if (!options.target.empty()) {
-    DSPARK_ASSIGN_OR_RETURN(target, OpenModel(options.target));
+    DSPARK_ASSIGN_OR_RETURN(const std::string path, ResolveModel(options.target));
+    DSPARK_ASSIGN_OR_RETURN(target, OpenModel(path));
     DSPARK_RETURN_IF_ERROR(CheckDrafterFits(drafter, target.config));
     write.target = target.weights.get();
-    if (!tokenizer) tokenizer = OpenIfTokenizer(options.target);
+    if (!tokenizer) tokenizer = OpenIfTokenizer(path);
   }
   if (tokenizer) write.tokenizer = &tokenizer->gguf;
   DSPARK_RETURN_IF_ERROR(WriteDrafter(drafter, write, options.out));
@@ -66,10 +68,10 @@ Command AddConvert(CLI::App& app) {
   app.add_option("--type", options->type,
                  "Matrices: f32, f16, q8_0 or q4_0 in GGUF [f16]; f32 or bf16 in a directory [bf16]")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0"}));
-  app.add_option(
-      "--target", options->target,
-      "The model it drafts for: its embedding and head are not stored twice in a GGUF, and fill what a\n"
-      "directory wants; a GGUF gets its tokenizer, without which llama.cpp cannot use the file");
+  app.add_option("--target", options->target,
+                 "The model it drafts for, as -m takes it: its embedding and head are not stored twice in a\n"
+                 "GGUF, and fill what a directory wants; a GGUF gets its tokenizer, without which llama.cpp\n"
+                 "cannot use the file");
   app.add_flag("--with-embedding", options->with_embedding, "Store the embedding in a GGUF in any case");
   app.add_flag("--with-head", options->with_head, "Store the head in a GGUF in any case");
   return [options] { return Run(*options); };

@@ -1,5 +1,6 @@
 // dspark eval: drafters against plain decoding on prompt sets.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 
 #include "apps/bandwidth.h"
@@ -25,7 +26,6 @@ Result<std::vector<Suite>> ReadSuites(const EvalOptions& options) {
     DSPARK_ASSIGN_OR_RETURN(const std::vector<std::string> more, SuiteFiles(options.suites_dir));
     files.insert(files.end(), more.begin(), more.end());
   }
-  if (files.empty()) return MakeError("no prompts to measure on; give --suite FILE or --suites DIR");
   std::vector<Suite> suites;
   for (const std::string& file : files) {
     DSPARK_ASSIGN_OR_RETURN(Suite suite, ReadSuite(file, {.max_prompts = options.session.max_prompts,
@@ -59,10 +59,10 @@ std::string Cell(double value, int width, int digits) {
 }
 
 void PrintRow(const std::string& drafter, const std::string& suite, const Figures& f) {
-  PrintOutput("{:<16} {:<14} {} {} {} {} {} {} {} {}\n", drafter, suite, Cell(f.tau, 6, 2),
+  PrintOutput("{:<16} {:<14} {} {} {} {} {} {} {} {}{}\n", drafter, suite, Cell(f.tau, 6, 2),
               Cell(f.verify_rate, 6, 2), Cell(f.drafts_per_round, 6, 2), Cell(f.served_tau, 8, 2),
               Cell(f.plain_tok_per_s, 9, 1), Cell(f.spec_tok_per_s, 9, 1), Cell(f.speedup, 8, 2),
-              Cell(f.median_speedup, 7, 2));
+              Cell(f.median_speedup, 7, 2), EvidenceOf(f.ratios).certain() ? "" : "?");
 }
 
 void PrintPositions(const char* what, const std::vector<double>& rates) {
@@ -72,6 +72,8 @@ void PrintPositions(const char* what, const std::vector<double>& rates) {
 }
 
 void PrintTables(const EvalResults& results) {
+  const bool lookup =
+      std::ranges::any_of(results.drafters, [](const DrafterResult& d) { return d.traits.with_lookup; });
   PrintOutput("{:<16} {:<14} {:>6} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8} {:>7}\n", "drafter", "suite", "tau",
               "verify", "drafts", "served", "plain t/s", "spec t/s", "speed-up", "median");
   for (const DrafterResult& drafter : results.drafters) {
@@ -82,7 +84,11 @@ void PrintTables(const EvalResults& results) {
     }
     PrintRow(drafter.name, "mean", MeanFigures(all));
   }
-  PrintOutput("\nacceptance by position, whole blocks\n");
+  PrintOutput(
+      "?: may be noise, a sign test over the groups of prompts cannot tell it from equal speed; give more "
+      "prompts\n");
+  PrintOutput("\nacceptance by position, whole blocks{}\n",
+              lookup ? ", without those that prompt lookup drafted" : "");
   for (const DrafterResult& drafter : results.drafters) {
     for (const SuiteResult& suite : drafter.suites) {
       const Figures f = FiguresOf(suite);
@@ -113,10 +119,11 @@ Result<int> Run(const EvalOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const std::vector<Suite> suites, ReadSuites(options));
   DSPARK_ASSIGN_OR_RETURN(const auto eval, EvalSession::Open(options.session));
   EvalResults results = Describe(options, *eval);
+  ProgressLine line;
   for (const Suite& suite : suites) {
     DSPARK_ASSIGN_OR_RETURN(std::vector<SuiteResult> found,
                             EvaluateSuite(*eval->setting, suite, eval->Candidates(),
-                                          [&](int done) { ShowProgress(suite, done); }));
+                                          [&](int done) { ShowProgress(suite, done, &line); }));
     for (size_t d = 0; d < found.size(); ++d) results.drafters[d].suites.push_back(std::move(found[d]));
     // What is done so far is kept: an evaluation may run for hours.
     DSPARK_RETURN_IF_ERROR(WriteText(options.json, ToJson(results).dump(1) + "\n"));
@@ -141,10 +148,18 @@ Command AddEval(CLI::App& app) {
   AddPolicyFlags(app, &options->session.session.draft);
   app.add_flag("--lookup", options->session.with_lookup, "Prompt lookup beside every trained drafter");
   AddRepeatedText(app, "--suite", &options->suites,
-                  "Prompts: JSON lines with turns or messages; may be repeated");
+                  "Prompts: JSON lines with turns, messages or conversations; may be repeated");
   app.add_option("--suites", options->suites_dir, "A folder of such files, *.jsonl");
   app.add_option("--json", options->json, "Write all figures to this file");
   app.add_option("--html", options->html, "Write a report to this file: one page, nothing beside it");
+  app.final_callback([options] {
+    if (options->suites.empty() && options->suites_dir.empty())
+      throw CLI::ValidationError("no prompts to measure on", "give --suite FILE or --suites DIR");
+    if (options->session.session.draft.policy == "off") {
+      throw CLI::ValidationError("--policy off",
+                                 "nothing would be measured; fixed:0 makes drafts and verifies none");
+    }
+  });
   return [options] { return Run(*options); };
 }
 

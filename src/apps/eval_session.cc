@@ -1,7 +1,5 @@
 #include "apps/eval_session.h"
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -29,11 +27,15 @@ NamedDrafter Named(const std::string& text) {
 }
 
 DrafterTraits TraitsOf(const DraftSource& source, const Drafter& drafter) {
-  DrafterTraits traits{.kind = "prompt lookup", .block = drafter.max_tokens(), .temperatures = {}};
+  DrafterTraits traits;
+  traits.kind = "prompt lookup";
+  traits.block = drafter.max_tokens();
   if (!source.files) return traits;
   const DrafterConfig& c = source.files->config;
   traits.kind = DrafterKindText(c);
   traits.layers = c.backbone.layers;
+  traits.block = c.max_drafts();
+  traits.with_lookup = source.lookup;
   traits.confidence = c.confidence;
   traits.temperatures = c.confidence_temperatures;
   return traits;
@@ -46,8 +48,6 @@ struct OpenedSource {
 
 Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options, const ModelConfig& target) {
   std::vector<OpenedSource> sources;
-  if (options.session.draft.policy == "off")
-    return MakeError("--policy off: nothing would be measured; fixed:0 makes drafts and verifies none");
   for (const std::string& text : options.drafters) {
     const NamedDrafter named = Named(text);
     const auto same = [&](const OpenedSource& other) { return other.named.name == named.name; };
@@ -98,7 +98,8 @@ Result<std::unique_ptr<EvalSession>> EvalSession::Open(const EvalSessionOptions&
   SessionOptions plain = options.session;
   plain.draft.no_spec = true;
   for (const OpenedSource& opened : sources) {
-    const int block = opened.source.files ? opened.source.files->config.max_drafts() : 15;
+    const int lookup = opened.source.lookup ? 15 : 0;
+    const int block = std::max(lookup, opened.source.files ? opened.source.files->config.max_drafts() : 0);
     plain.taps = std::max(plain.taps, opened.source.taps());
     plain.logit_rows = std::max(plain.logit_rows, plain.sequences * (block + 1));
   }
@@ -134,10 +135,10 @@ std::vector<Candidate> EvalSession::Candidates() const {
   return candidates;
 }
 
-void ShowProgress(const Suite& suite, int done) {
-  if (!isatty(STDERR_FILENO)) return;
-  const int all = int(suite.prompts.size());
-  PrintMessage("\r{}: {} of {} prompts{}", suite.name, done, all, done == all ? "\n" : " ");
+void ShowProgress(const Suite& suite, int done, ProgressLine* line) {
+  const size_t all = suite.prompts.size();
+  const auto text = [&] { return fmt::format("{}: {} of {} prompts", suite.name, done, all); };
+  size_t(done) == all ? line->Finish(text()) : line->Show(text);
 }
 
 }  // namespace dspark

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/progress_line.h"
 #include "apps/session.h"
 #include "eval/evaluate.h"
 
@@ -45,7 +46,7 @@ struct EvalSession {
   std::vector<Candidate> Candidates() const;
 };
 
-// "gsm8k: 3 of 10 prompts" on stderr, in place, where that is a terminal.
-void ShowProgress(const Suite& suite, int done);
+// "gsm8k: 3 of 10 prompts" on stderr; the last one stays.
+void ShowProgress(const Suite& suite, int done, ProgressLine* line);
 
 }  // namespace dspark

@@ -1,6 +1,4 @@
 // dspark prepare cache: the target's hidden states for conversations, on disk.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -9,6 +7,7 @@
 
 #include "apps/output.h"
 #include "apps/prepare.h"
+#include "apps/progress_line.h"
 #include "apps/pull.h"
 #include "apps/teacher_session.h"
 #include "core/clock.h"
@@ -26,36 +25,31 @@ struct CacheOptions {
   bool compact = false, force = false;
 };
 
-// A line of progress on stderr: rewritten every second on a terminal, a new one every ten elsewhere.
-class ProgressLine {
+// Rates and the time left count from the first report: what an earlier call made took no time of this one.
+class CacheProgressLine {
  public:
-  explicit ProgressLine(int64_t total_rows) : total_(total_rows) {}
-  ~ProgressLine() {
-    if (terminal_ && shown_) WriteMessage("\n");
-  }
+  explicit CacheProgressLine(int64_t total_rows) : total_(total_rows) {}
 
   void Show(const CacheProgress& now) {
-    const double ms = NowMs();
     if (!start_) {
       start_ = now;
-      start_ms_ = shown_ms_ = ms;
+      start_ms_ = NowMs();
     }
-    if (ms - shown_ms_ < (terminal_ ? 1e3 : 10e3)) return;
-    shown_ms_ = ms;
-    shown_ = true;
-    const double seconds = (ms - start_ms_) / 1e3, rows = double(now.rows - start_->rows);
-    const int left = int(rows > 0 ? seconds * double(total_ - now.rows) / rows : 0);
-    PrintMessage("{}{} of {} rows, {} samples, {:.0f} tokens/s, {}:{:02}:{:02} left{}", terminal_ ? "\r" : "",
-                 now.rows, total_, now.samples, double(now.tokens) / seconds, left / 3600, left / 60 % 60,
-                 left % 60, terminal_ ? "   " : "\n");
+    line_.Show([&] { return Text(now); });
   }
 
  private:
-  const bool terminal_ = isatty(STDERR_FILENO) == 1;
+  std::string Text(const CacheProgress& now) const {
+    const double seconds = (NowMs() - start_ms_) / 1e3, rows = double(now.rows - start_->rows);
+    const int left = int(rows > 0 ? seconds * double(total_ - now.rows) / rows : 0);
+    return fmt::format("{} of {} rows, {} samples, {:.0f} tokens/s, {}:{:02}:{:02} left", now.rows, total_,
+                       now.samples, double(now.tokens) / seconds, left / 3600, left / 60 % 60, left % 60);
+  }
+
   const int64_t total_;
   std::optional<CacheProgress> start_;
-  double start_ms_ = 0, shown_ms_ = 0;
-  bool shown_ = false;
+  double start_ms_ = 0;
+  ProgressLine line_;
 };
 
 CacheJob JobOf(const CacheOptions& options, const TeacherSession& session, const TrainTemplate& format) {
@@ -102,7 +96,7 @@ Result<int> Run(CacheOptions& options) {
     return kExitOk;
   }
   DSPARK_ASSIGN_OR_RETURN(const int64_t rows, CountRows(options.inputs));
-  ProgressLine line(rows);
+  CacheProgressLine line(rows);
   const auto result = WriteCache(job, *session->teacher, *session->files.tokenizer,
                                  [&](const CacheProgress& p) { line.Show(p); });
   if (!result) return result.error();
@@ -136,9 +130,10 @@ Command AddPrepareCache(CLI::App& app) {
   app.add_flag("--compact", options->compact,
                "Our own form, less than half the size: 8-bit taps, zstd. Without: DeepSpec's version 2");
   app.add_option(
-      "--template", options->chat_template,
-      "How conversations are written out: model, as the model is served, or qwen, with DeepSpec's\n"
-      "system prompt [model]");
+         "--template", options->chat_template,
+         "How conversations are written out: model, as the model is served, or qwen, with DeepSpec's\n"
+         "system prompt [model]")
+      ->check(CLI::IsMember({"model", "qwen"}));
   app.add_option("--system", options->system, "System prompt for conversations that have none");
   app.add_option("--target-name", options->target_name,
                  "The target's name in the manifest, which DeepSpec compares [as -m says]");

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 
 #include "apps/engine_backend.h"
@@ -11,7 +12,8 @@
 #include "apps/http_backend.h"
 #include "apps/output.h"
 #include "apps/prepare.h"
-#include "core/clock.h"
+#include "apps/progress_line.h"
+#include "data/output_settings.h"
 
 namespace dspark {
 namespace {
@@ -49,10 +51,51 @@ Result<std::unique_ptr<ChatBackend>> OpenServers(const Options& options) {
   return std::unique_ptr<ChatBackend>(std::move(backend));
 }
 
-Result<std::unique_ptr<ChatBackend>> OpenBackend(const Options& options) {
-  if (!options.http.servers.empty()) return OpenServers(options);
+// A number as it was given: 0.7 is no float.
+double AsGiven(float value) { return std::stod(fmt::format("{}", value)); }
+
+// What replies depend on, for RegenerateOptions::settings. Not the context: it decides which replies fit, and
+// a larger one is how errors are mended. Nor the instruction set: a run may go on on another machine.
+nlohmann::ordered_json SettingsOf(const Options& options) {
+  const SamplingParams& sampling = options.reply.sampling;
+  return {{"max-tokens", options.reply.max_tokens},
+          {"temp", AsGiven(sampling.temperature)},
+          {"top-k", sampling.top_k},
+          {"top-p", AsGiven(sampling.top_p)},
+          {"min-p", AsGiven(sampling.min_p)},
+          {"repeat-penalty", AsGiven(sampling.repetition_penalty)},
+          {"no-think", options.reply.no_think}};
+}
+
+// A model's file by its name and size: it may be moved meanwhile.
+nlohmann::ordered_json ModelSettings(const Options& options, const std::string& path) {
+  std::error_code ignored;
+  const std::filesystem::path file = std::filesystem::absolute(path, ignored).lexically_normal();
+  const bool regular = std::filesystem::is_regular_file(file, ignored);
+  return {{"model", (file.has_filename() ? file : file.parent_path()).filename().string()},
+          {"model bytes", regular ? std::filesystem::file_size(file, ignored) : 0},
+          {"weights", options.session.weights},
+          {"kv", options.session.kv}};
+}
+
+// Adds to the settings what is known of the model.
+Result<std::unique_ptr<ChatBackend>> OpenBackend(const Options& options, nlohmann::ordered_json* settings) {
+  if (!options.http.servers.empty()) {
+    (*settings)["model"] = options.http.model;
+    return OpenServers(options);
+  }
   DSPARK_ASSIGN_OR_RETURN(EngineBackend backend, EngineBackend::Open(options.session, options.reply));
+  settings->update(ModelSettings(options, backend.session().model_path));
   return std::unique_ptr<ChatBackend>(std::make_unique<EngineBackend>(std::move(backend)));
+}
+
+// Outputs of versions that kept no settings can be gone on with; nobody can tell whether the same way.
+void SayWhereSettingsAreUnknown(const std::string& out) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(out, ignored) || std::filesystem::is_empty(out, ignored)) return;
+  if (std::filesystem::exists(SettingsPath(out), ignored)) return;
+  PrintMessage("{}: no {} says what it was made with; taking this call's settings for it\n", out,
+               SettingsPath(out));
 }
 
 double TokensPerSecond(const RegenerateProgress& p) {
@@ -66,27 +109,16 @@ std::string TimeLeft(const RegenerateProgress& p) {
                       : fmt::format("{} h {:02} min left", minutes / 60, minutes % 60);
 }
 
-// A line that is kept up to date on a terminal, and now and then a new one elsewhere.
-class ProgressLine {
- public:
-  void Show(const RegenerateProgress& p) {
-    const double now = NowMs();
-    if (now - shown_ms_ < (terminal_ ? 500 : 30000)) return;
-    shown_ms_ = now;
-    PrintMessage("{}{} of {} done, {} errors, {:.0f} tok/s, {}{}", terminal_ ? "\r\x1b[K" : "", p.Done(),
-                 p.total, p.failed, TokensPerSecond(p), TimeLeft(p), terminal_ ? "" : "\n");
-  }
-  void Clear() const {
-    if (terminal_) PrintMessage("\r\x1b[K");
-  }
+std::string ProgressText(const RegenerateProgress& p) {
+  return fmt::format("{} of {} done, {} errors, {:.0f} tok/s, {}", p.Done(), p.total, p.failed,
+                     TokensPerSecond(p), TimeLeft(p));
+}
 
- private:
-  const bool terminal_ = isatty(STDERR_FILENO);
-  double shown_ms_ = NowMs();
-};
-
-Result<int> Run(const Options& options) {
-  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<ChatBackend> backend, OpenBackend(options));
+Result<int> Run(Options& options) {
+  options.regenerate.settings = SettingsOf(options);
+  DSPARK_ASSIGN_OR_RETURN(const std::unique_ptr<ChatBackend> backend,
+                          OpenBackend(options, &options.regenerate.settings));
+  SayWhereSettingsAreUnknown(options.regenerate.out);
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
   action.sa_flags = SA_RESTART;
@@ -96,7 +128,7 @@ Result<int> Run(const Options& options) {
   ProgressLine line;
   const auto done = Regenerate(
       options.regenerate, *backend, [] { return g_interrupted != 0; },
-      [&](const RegenerateProgress& p) { line.Show(p); });
+      [&](const RegenerateProgress& p) { line.Show([&] { return ProgressText(p); }); });
   line.Clear();
   if (!done) return done.error();
   PrintMessage(

@@ -8,11 +8,21 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/pull.h"
 
 namespace dspark {
 namespace {
 
-Result<int> Run(const std::vector<std::string>& arguments) {
+// A target that `dspark pull` gets, by its name, is the path where it lies: dspark-train knows no names.
+Result<std::string> WithPath(const std::string& argument) {
+  const std::string name = DefaultModelPackage().name;
+  std::error_code ignored;
+  if (argument != "target=" + name || std::filesystem::exists(name, ignored)) return argument;
+  DSPARK_ASSIGN_OR_RETURN(const std::string path, FindDefaultModel());
+  return "target=" + path;
+}
+
+Result<int> Run(std::vector<std::string> arguments) {
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
   const std::string program = (self.parent_path() / "dspark-train").string();
@@ -21,6 +31,9 @@ Result<int> Run(const std::vector<std::string>& arguments) {
                      program);
   }
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+  for (std::string& argument : arguments) {
+    DSPARK_ASSIGN_OR_RETURN(argument, WithPath(argument));
+  }
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   execv(program.c_str(), argv.data());

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "core/rng.h"
 #include "data/conversation.h"
 #include "data/line_reader.h"
+#include "data/output_settings.h"
 #include "data/regenerate_log.h"
 
 namespace dspark {
@@ -240,6 +242,13 @@ Result<RegenerateProgress> Regenerate(const RegenerateOptions& options, ChatBack
     }
   }
   DSPARK_ASSIGN_OR_RETURN(RegenerateLog log, RegenerateLog::Open(options.out));
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(options.out, ignored)) {  // not beside a pipe
+    Json settings = options.settings;
+    settings["seed"] = options.seed;
+    settings["system"] = options.system;
+    DSPARK_RETURN_IF_ERROR(KeepSettings(options.out, settings, log.Begun()));
+  }
   Regenerator regenerator(options, backend, std::move(log), std::move(rows));
   DSPARK_RETURN_IF_ERROR(regenerator.Count());
   return regenerator.Run(stop, progress);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,9 @@ struct RegenerateOptions {
   uint64_t seed = 0;
   int64_t max_samples = 0;    // > 0: only that many first conversations of `in`
   bool retry_errors = false;  // what is in the error file is done again
+  // What answers depend on beside the above: model, sampling. Kept with seed and system in SettingsPath(out);
+  // an output that was begun with others is not gone on with.
+  nlohmann::ordered_json settings = nlohmann::ordered_json::object();
 };
 
 // In conversations, where nothing else is said.
@@ -78,7 +82,8 @@ uint64_t ReplySeed(uint64_t seed, const std::string& id, int turn);
 // "status": "success" and the "finish_reasons" of its replies; one of the error file the original with
 // "status": "error" and "error". Lines are written as conversations end. Calls `progress` after every Poll;
 // `stop` is asked as often, and what is unfinished then is dropped and done by the next call. Error: a file
-// that cannot be read or written, is no JSON, or has an id twice; the backend's.
+// that cannot be read or written, is no JSON, or has an id twice; other settings than those `out` was begun
+// with; the backend's.
 Result<RegenerateProgress> Regenerate(const RegenerateOptions& options, ChatBackend& backend,
                                       FunctionRef<bool()> stop,
                                       FunctionRef<void(const RegenerateProgress&)> progress);

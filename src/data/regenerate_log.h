@@ -16,6 +16,8 @@ class RegenerateLog {
   // Reads both files, and creates the success file. Error: as Journal::Open, or a line without an id.
   static Result<RegenerateLog> Open(const std::string& out);
 
+  // Whether there are successes.
+  bool Begun() const { return !succeeded_.empty(); }
   bool Succeeded(const std::string& id) const { return succeeded_.contains(id); }
   bool Failed(const std::string& id) const { return failed_.contains(id); }
 

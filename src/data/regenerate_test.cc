@@ -117,6 +117,48 @@ TEST_F(RegenerateTest, EveryAssistantTurnIsRewrittenAndAllElseKept) {
   EXPECT_FALSE(std::filesystem::exists(Path("out_error.jsonl")));
 }
 
+TEST_F(RegenerateTest, OtherSettingsAreNotMixedIntoAnOutput) {
+  WriteMany(6);
+  options_.settings = {{"temp", 0.7}, {"model", "m"}};
+  EchoBackend backend;
+  ASSERT_TRUE(Run(backend, 3).ok());
+  const Lines lines = Read("out.jsonl");
+  ASSERT_FALSE(lines.empty());
+  const auto refused = [&](const std::string& text) {
+    EchoBackend fresh;
+    const auto done = Run(fresh);
+    ASSERT_FALSE(done.ok()) << text;
+    EXPECT_THAT(done.error().text, testing::AllOf(HasSubstr(text), HasSubstr("another --out")));
+    EXPECT_TRUE(fresh.asked.empty());
+    EXPECT_EQ(Read("out.jsonl"), lines);
+  };
+  options_.settings["temp"] = 0;
+  refused("temp is 0.7 there, 0 is wanted");
+  options_.settings["temp"] = 0.7;
+  options_.seed = 8;
+  refused("seed is 9 there, 8 is wanted");
+  options_.seed = 9;
+  options_.system = "Be brief.";
+  refused("system is \"\" there, \"Be brief.\" is wanted");
+  options_.system = "";
+  options_.settings["new"] = 1;  // of a later version
+  EXPECT_TRUE(Run(backend).ok());
+  EXPECT_EQ(Read("out.jsonl").size(), 6u);
+}
+
+TEST_F(RegenerateTest, AnOutputThatIsNotBegunTakesAnySettings) {
+  WriteMany(3);
+  EchoBackend backend;
+  ASSERT_TRUE(Run(backend, 0).ok());
+  options_.seed = 1;
+  ASSERT_TRUE(Run(backend).ok());
+  std::filesystem::remove(Path("out_settings.json"));  // as older versions left it
+  options_.seed = 2;
+  EXPECT_TRUE(Run(backend).ok());
+  options_.seed = 1;
+  EXPECT_FALSE(Run(backend).ok());
+}
+
 TEST_F(RegenerateTest, ReadsShareGptAndOpenAiRowsAndNumbersThem) {
   Write("in.jsonl",
         "{\"conversations\":[{\"from\":\"human\",\"value\":\"one\"},{\"from\":\"gpt\",\"value\":\"x\"}]}\n\n"

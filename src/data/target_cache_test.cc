@@ -165,6 +165,17 @@ TEST_P(TargetCacheTest, RefusesWhatItWouldSpoil) {
   EXPECT_EQ(ReadAll(Path("foreign/file")), "mine");
 }
 
+// DeepSpec's manifest does not say the vocabulary.
+TEST_P(TargetCacheTest, KnowsOrIsToldTheVocabulary) {
+  const std::string dir = WriteWhole("cache");
+  const bool told = GetParam() == CacheForm::kDeepSpec;
+  EXPECT_EQ(TargetCache::Open(dir)->shape().vocab, told ? 0 : 10000);
+  auto cache = TargetCache::Open(dir, 4010);  // sample 4 has ids from 4000 on
+  EXPECT_EQ(cache->shape().vocab, told ? 4010 : 10000);
+  EXPECT_TRUE(cache->Read({3}).ok());
+  EXPECT_EQ(cache->Read({4}).ok(), !told);
+}
+
 TEST_P(TargetCacheTest, DamageIsOneLine) {
   const auto open_after = [&](const std::string& file, const std::function<void(std::string*)>& damage) {
     const std::string dir = WriteWhole("damaged");

@@ -15,6 +15,7 @@ struct RoundRecord {
   int drafted = 0;
   int accepted = 0;                   // drafts kept
   int committed = 0;                  // tokens of the reply that came out of the round
+  bool looked_up = false;             // the drafts were copied by prompt lookup
   std::span<const float> confidence;  // of all drafts that were proposed, verified or not; or empty
 };
 

@@ -253,6 +253,7 @@ void Engine::RecordStats(const Slot& slot, int committed) {
                                 .drafted = committed > kept ? verified : kept,
                                 .accepted = kept,
                                 .committed = committed,
+                                .looked_up = slot.sequence->proposal.match_length > 0,
                                 .confidence = slot.sequence->proposed_confidence});
   }
 }

@@ -45,6 +45,22 @@ void AcceptanceStats::Add(const AcceptanceStats& other) {
   AddTo(&accepted_at, other.accepted_at);
 }
 
+AcceptanceStats AcceptanceStats::Without(const AcceptanceStats& part) const {
+  AcceptanceStats rest = *this;
+  rest.rounds -= part.rounds;
+  rest.committed -= part.committed;
+  rest.drafted -= part.drafted;
+  for (size_t k = 0; k < part.verified_at.size(); ++k) {
+    rest.verified_at[k] -= part.verified_at[k];
+    rest.reached_at[k] -= part.reached_at[k];
+    rest.accepted_at[k] -= part.accepted_at[k];
+  }
+  while (!rest.verified_at.empty() && rest.verified_at.back() == 0) {
+    for (auto* counts : {&rest.verified_at, &rest.reached_at, &rest.accepted_at}) counts->pop_back();
+  }
+  return rest;
+}
+
 double AcceptanceStats::Tau() const { return rounds ? double(committed) / double(rounds) : 0; }
 double AcceptanceStats::DraftsPerRound() const { return rounds ? double(drafted) / double(rounds) : 0; }
 double AcceptanceStats::VerifyRate() const {

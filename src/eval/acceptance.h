@@ -16,6 +16,8 @@ struct AcceptanceStats {
 
   void Add(int round_drafted, int round_accepted, int round_committed);
   void Add(const AcceptanceStats& other);
+  // What is left without `part`, some of these rounds; positions that are left without any go.
+  AcceptanceStats Without(const AcceptanceStats& part) const;
 
   // Tokens per round. These three are 0 without rounds.
   double Tau() const;

@@ -80,5 +80,22 @@ TEST(AcceptanceStats, ConditionalLooksAtReachedPositionsOnly) {
   EXPECT_TRUE(std::isnan(stats.Conditional()[1]));
 }
 
+TEST(AcceptanceStats, WithoutSomeOfItsRounds) {
+  AcceptanceStats own, looked_up, all;
+  own.Add(2, 1, 2);
+  own.Add(0, 0, 1);
+  looked_up.Add(5, 5, 6);
+  all.Add(own);
+  all.Add(looked_up);
+  const AcceptanceStats rest = all.Without(looked_up);
+  EXPECT_EQ(rest.rounds, 2);
+  EXPECT_EQ(rest.committed, 3);
+  EXPECT_EQ(rest.drafted, 2);
+  EXPECT_EQ(rest.verified_at, own.verified_at);
+  EXPECT_EQ(rest.reached_at, own.reached_at);
+  EXPECT_EQ(rest.accepted_at, own.accepted_at);
+  EXPECT_EQ(all.Without({}).verified_at, all.verified_at);
+}
+
 }  // namespace
 }  // namespace dspark::test

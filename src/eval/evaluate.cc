@@ -37,7 +37,11 @@ CandidateLanes LanesOf(const EvalSetting& s, const Candidate& c) {
 class SuiteRun {
  public:
   SuiteRun(const EvalSetting& setting, const Suite& suite, std::span<const Candidate> candidates)
-      : setting_(setting), suite_(suite), plain_(setting, nullptr, {}, {}), results_(candidates.size()) {
+      : setting_(setting),
+        suite_(suite),
+        candidates_(candidates),
+        plain_(setting, nullptr, {}, {}),
+        results_(candidates.size()) {
     for (const Candidate& candidate : candidates) lanes_.push_back(LanesOf(setting, candidate));
     for (SuiteResult& result : results_) {
       result.suite = suite.name;
@@ -71,6 +75,7 @@ class SuiteRun {
 
   const EvalSetting& setting_;
   const Suite& suite_;
+  const std::span<const Candidate> candidates_;
   Lane plain_;
   std::vector<CandidateLanes> lanes_;
   std::vector<SuiteResult> results_;
@@ -110,6 +115,7 @@ std::vector<SuiteResult> SuiteRun::Finish() {
   for (size_t c = 0; c < lanes_.size(); ++c) {
     SuiteResult& result = results_[c];
     result.whole = lanes_[c].whole->log.acceptance();
+    if (candidates_[c].traits.with_lookup) result.whole_lookup = lanes_[c].whole->log.looked_up();
     result.confidence = lanes_[c].whole->log.confidence();
     result.served = lanes_[c].Served().log.acceptance();
     result.plain = plain_.speed;

@@ -74,29 +74,40 @@ std::vector<Figures> FiguresOfAll(const DrafterResult& drafter) {
   return all;
 }
 
+// With a question mark where it may be noise.
+std::string SpeedUp(const Figures& f, double value) {
+  if (!std::isfinite(value)) return "–";
+  return fmt::format("{:.2f}×{}", value, EvidenceOf(f.ratios).certain() ? "" : " ?");
+}
+
+std::string Quartiles(const Figures& f) {
+  const SpeedEvidence e = EvidenceOf(f.ratios);
+  return e.groups ? fmt::format("{:.2f}–{:.2f}", e.first_quartile, e.third_quartile) : "–";
+}
+
 // Drafters in rows, suites in columns and their mean behind them; the best of each column marked.
-std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits, const char* unit) {
+std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits) {
   if (r.drafters.empty()) return "";
   std::string html = "<div class=\"wide\"><table><thead><tr>" + TextHead("drafter");
   for (const SuiteResult& suite : r.drafters.front().suites) html += Head(suite.suite);
   html += Head("mean") + "</tr></thead><tbody>";
-  std::vector<std::vector<double>> rows;
+  std::vector<std::vector<Figures>> rows;
   for (const DrafterResult& drafter : r.drafters) {
-    const std::vector<Figures> suites = FiguresOfAll(drafter);
-    std::vector<double>& row = rows.emplace_back();
-    for (const Figures& f : suites) row.push_back(f.*figure);
-    row.push_back(MeanFigures(suites).*figure);
+    rows.push_back(FiguresOfAll(drafter));
+    rows.back().push_back(MeanFigures(rows.back()));
   }
   const auto is_best = [&](size_t d, size_t column) {
-    if (rows.size() < 2 || !std::isfinite(rows[d][column])) return false;
-    return std::ranges::none_of(rows, [&](const auto& row) { return row[column] > rows[d][column]; });
+    const double value = rows[d][column].*figure;
+    if (rows.size() < 2 || !std::isfinite(value)) return false;
+    return std::ranges::none_of(rows, [&](const auto& row) { return row[column].*figure > value; });
   };
   for (size_t d = 0; d < rows.size(); ++d) {
     html += "<tr>" + TextCell(r.drafters[d].name);
     for (size_t column = 0; column < rows[d].size(); ++column) {
-      const std::string number = Number(rows[d][column], digits);
-      html += fmt::format("<td{}>{}{}</td>", is_best(d, column) ? " class=\"best\"" : "", number,
-                          number == "–" ? "" : unit);
+      const Figures& f = rows[d][column];
+      const std::string number =
+          figure == &Figures::speedup ? SpeedUp(f, f.speedup) : Number(f.*figure, digits);
+      html += fmt::format("<td{}>{}</td>", is_best(d, column) ? " class=\"best\"" : "", number);
     }
     html += "</tr>";
   }
@@ -106,19 +117,19 @@ std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits
 std::string SpeedTable(const EvalResults& r) {
   std::string html = "<details><summary>Suite by suite</summary><div class=\"wide\"><table><thead><tr>" +
                      TextHead("drafter") + TextHead("suite");
-  for (const char* head : {"prompts", "answers", "speed-up", "median", "plain tok/s", "tok/s", "τ served",
-                           "verify rate served", "verify rate", "drafts a round"})
+  for (const char* head : {"prompts", "answers", "groups", "speed-up", "median", "quartiles", "plain tok/s",
+                           "tok/s", "τ served", "verify rate served", "verify rate", "drafts a round"})
     html += Head(head);
   html += "</tr></thead><tbody>";
   for (const DrafterResult& drafter : r.drafters) {
     for (const SuiteResult& suite : drafter.suites) {
       const Figures f = FiguresOf(suite);
       html += "<tr>" + TextCell(drafter.name) + TextCell(suite.suite) + Cell(std::to_string(suite.prompts)) +
-              Cell(std::to_string(suite.answers)) + Cell(Number(f.speedup, 2) + "×") +
-              Cell(Number(f.median_speedup, 2) + "×") + Cell(Number(f.plain_tok_per_s, 1)) +
-              Cell(Number(f.spec_tok_per_s, 1)) + Cell(Number(f.served_tau, 2)) +
-              Cell(Number(f.served_verify_rate, 2)) + Cell(Number(f.verify_rate, 2)) +
-              Cell(Number(f.drafts_per_round, 2)) + "</tr>";
+              Cell(std::to_string(suite.answers)) + Cell(std::to_string(f.ratios.size())) +
+              Cell(SpeedUp(f, f.speedup)) + Cell(SpeedUp(f, f.median_speedup)) + Cell(Quartiles(f)) +
+              Cell(Number(f.plain_tok_per_s, 1)) + Cell(Number(f.spec_tok_per_s, 1)) +
+              Cell(Number(f.served_tau, 2)) + Cell(Number(f.served_verify_rate, 2)) +
+              Cell(Number(f.verify_rate, 2)) + Cell(Number(f.drafts_per_round, 2)) + "</tr>";
     }
   }
   return html + "</tbody></table></div></details>\n";
@@ -131,7 +142,8 @@ std::string DrafterTable(const EvalResults& r) {
   html += "</tr></thead><tbody>";
   for (const DrafterResult& drafter : r.drafters) {
     const DrafterTraits& t = drafter.traits;
-    html += "<tr>" + TextCell(drafter.name) + TextCell(t.kind) +
+    html += "<tr>" + TextCell(drafter.name) +
+            TextCell(t.kind + (t.with_lookup ? ", prompt lookup beside it" : "")) +
             TextCell(t.layers ? std::to_string(t.layers) : "–") + TextCell(std::to_string(t.block)) +
             TextCell(!t.confidence            ? "no"
                      : t.temperatures.empty() ? "not calibrated"
@@ -155,11 +167,12 @@ std::string RenderReport(const EvalResults& results) {
   html +=
       "<section><h2>Accepted length τ (Table 1)</h2>\n<p class=\"caption\">Tokens committed per round, the "
       "extra one included, when every round verifies the whole block.</p>\n" +
-      SuiteTable(results, &Figures::tau, 2, "") + "</section>\n";
+      SuiteTable(results, &Figures::tau, 2) + "</section>\n";
   html +=
       "<section><h2>Speed</h2>\n<p class=\"caption\">Against plain decoding of the same prompts in the same "
-      "run, lengths by the policy.</p>\n" +
-      SuiteTable(results, &Figures::speedup, 2, "×") + SpeedTable(results) + "</section>\n";
+      "run, lengths by the policy. A question mark: may be noise, as a sign test over the groups of prompts "
+      "cannot tell it from equal speed (p ≥ 0.05); more prompts would tell.</p>\n" +
+      SuiteTable(results, &Figures::speedup, 2) + SpeedTable(results) + "</section>\n";
   html += ConditionalFigure(results) + DepthFigure(results) + BlockFigure(results) +
           ThresholdFigure(results) + ReliabilityFigure(results);
   html +=

@@ -25,7 +25,7 @@ SuiteResult Pooled(const DrafterResult& drafter, const std::string& domain) {
   SuiteResult pooled;
   for (const SuiteResult& suite : drafter.suites) {
     if (suite.domain != domain) continue;
-    pooled.whole.Add(suite.whole);
+    pooled.whole.Add(suite.OwnRounds());
     pooled.confidence.insert(pooled.confidence.end(), suite.confidence.begin(), suite.confidence.end());
   }
   return pooled;
@@ -204,7 +204,7 @@ std::string ConditionalFigure(const EvalResults& results) {
   for (const DrafterResult& drafter : results.drafters) {
     names.push_back(drafter.name);
     for (const SuiteResult& suite : drafter.suites)
-      positions = std::max(positions, suite.whole.verified_at.size());
+      positions = std::max(positions, suite.OwnRounds().verified_at.size());
   }
   std::string charts;
   for (const std::string& domain : DomainsOf(results)) {
@@ -225,7 +225,7 @@ std::string ConditionalFigure(const EvalResults& results) {
   return Section(
       "Conditional acceptance by position (Figure 2)",
       "The share of rounds that kept a draft, of those that kept all drafts before it; suites of a "
-      "domain pooled.",
+      "domain pooled. Rounds that prompt lookup drafted beside a trained drafter are left out.",
       Legend(names) + Charts(charts));
 }
 

@@ -61,6 +61,55 @@ TEST(Figures, OfASuiteAndTheirMean) {
   EXPECT_DOUBLE_EQ(mean.conditional[3], 0.5);
 }
 
+TEST(SpeedEvidence, OfGroups) {
+  const SpeedEvidence six = EvidenceOf({1.2, 1.1, 1.4, 1.3, 1.01, 2});
+  EXPECT_NEAR(six.sign_p, 2.0 / 64, 1e-9);
+  EXPECT_TRUE(six.certain());
+  EXPECT_EQ(six.groups, 6);
+  EXPECT_FALSE(EvidenceOf({1.2, 1.1, 1.4, 1.3, 1.01}).certain()) << "too few groups";
+  EXPECT_TRUE(EvidenceOf(std::vector<double>(6, 0.9)).certain()) << "surely slower";
+  // 2 (C(8,0) + C(8,1)) / 2^8; a group of equal speed says nothing.
+  EXPECT_NEAR(EvidenceOf({2, 2, 2, 2, 2, 2, 2, 0.5, 1}).sign_p, 18.0 / 256, 1e-9);
+  EXPECT_EQ(EvidenceOf({0.9, 1.1}).sign_p, 1);
+  const SpeedEvidence five = EvidenceOf({5, 1, 4, 2, 3});
+  EXPECT_DOUBLE_EQ(five.first_quartile, 2);
+  EXPECT_DOUBLE_EQ(five.third_quartile, 4);
+  EXPECT_TRUE(std::isnan(EvidenceOf({}).first_quartile) && !EvidenceOf({}).certain());
+}
+
+TEST(SpeedEvidence, IsShownWithEverySpeedUp) {
+  EvalResults r{.model = "m", .machine = "x", .policy = "adaptive", .drafters = {MakeDrafter("d", 1, 4)}};
+  EXPECT_THAT(RenderReport(r), HasSubstr("2.00× ?"));
+  for (SuiteResult& suite : r.drafters[0].suites) suite.ratios = {2, 2, 2, 2, 1.5, 2.5};
+  const std::string html = RenderReport(r);
+  EXPECT_THAT(html, Not(HasSubstr("× ?")));
+  EXPECT_EQ(XmlError(html), "");
+  const nlohmann::json json = ToJson(r);
+  EXPECT_EQ(json["drafters"][0]["suites"][0]["speedup_certain"], true);
+  EXPECT_EQ(json["drafters"][0]["all"]["speedup_groups"], 12);
+}
+
+// Rounds that prompt lookup drafted count for τ and not by position.
+TEST(Figures, OfADrafterBesideLookup) {
+  DrafterResult d = MakeDrafter("d", 1, 4);
+  d.traits.with_lookup = true;
+  SuiteResult& suite = d.suites[0];
+  const auto own = suite.whole.Conditional();
+  for (int i = 0; i < 10; ++i) {
+    suite.whole.Add(9, 9, 10);
+    suite.whole_lookup.Add(9, 9, 10);
+  }
+  const Figures f = FiguresOf(suite);
+  EXPECT_DOUBLE_EQ(f.tau, (60 * 3 + 10 * 10) / 70.0);
+  EXPECT_EQ(f.conditional, own);
+  const EvalResults r{.model = "m", .machine = "x", .policy = "adaptive", .drafters = {d}};
+  const nlohmann::json json = ToJson(r)["drafters"][0]["suites"][0];
+  EXPECT_EQ(json["whole"]["rounds"], 70);
+  EXPECT_EQ(json["whole_lookup"]["rounds"], 10);
+  EXPECT_EQ(json["whole_own"]["rounds"], 60);
+  EXPECT_THAT(RenderReport(r), HasSubstr("prompt lookup beside it"));
+}
+
 // A round cut before its last kept draft gives one token more than the drafts left.
 TEST(SweepThresholds, CutsRecordedRounds) {
   const ConfidenceRound round{.logits = {4, 3, -3, 4}, .verified = 4, .accepted = 3, .committed = 4};

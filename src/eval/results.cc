@@ -11,11 +11,17 @@ using Json = nlohmann::json;
 
 constexpr double kUndefined = std::numeric_limits<double>::quiet_NaN();
 
+// Between the two values nearest to it, in proportion. `sorted` ascends.
+double Quantile(const std::vector<double>& sorted, double share) {
+  if (sorted.empty()) return kUndefined;
+  const double at = share * double(sorted.size() - 1);
+  const size_t below = size_t(at), above = std::min(below + 1, sorted.size() - 1);
+  return sorted[below] + (at - double(below)) * (sorted[above] - sorted[below]);
+}
+
 double Median(std::vector<double> values) {
-  if (values.empty()) return kUndefined;
   std::ranges::sort(values);
-  const size_t n = values.size();
-  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+  return Quantile(values, 0.5);
 }
 
 // Of those values that are numbers.
@@ -55,6 +61,7 @@ Json Numbers(const std::vector<double>& values) {
 }
 
 Json FiguresJson(const Figures& f) {
+  const SpeedEvidence evidence = EvidenceOf(f.ratios);
   return {{"tau", Number(f.tau)},
           {"verify_rate", Number(f.verify_rate)},
           {"drafts_per_round", Number(f.drafts_per_round)},
@@ -64,6 +71,10 @@ Json FiguresJson(const Figures& f) {
           {"served_verify_rate", Number(f.served_verify_rate)},
           {"speedup", Number(f.speedup)},
           {"median_speedup", Number(f.median_speedup)},
+          {"speedup_groups", evidence.groups},
+          {"speedup_quartiles", Numbers({evidence.first_quartile, evidence.third_quartile})},
+          {"speedup_sign_p", evidence.sign_p},
+          {"speedup_certain", evidence.certain()},
           {"plain_tok_per_s", Number(f.plain_tok_per_s)},
           {"spec_tok_per_s", Number(f.spec_tok_per_s)}};
 }
@@ -119,6 +130,10 @@ Json SuiteJson(const SuiteResult& s, const DrafterTraits& traits) {
                {"different", s.different},
                {"whole", StatsJson(s.whole)},
                {"served", StatsJson(s.served)}});
+  if (traits.with_lookup) {
+    json["whole_lookup"] = StatsJson(s.whole_lookup);
+    json["whole_own"] = StatsJson(s.OwnRounds());
+  }
   if (traits.confidence && !s.confidence.empty()) {
     json["confidence"] = CalibrationJson(s.confidence, traits.block, traits.temperatures);
     json["threshold_sweep"] = SweepJson(SweepThresholds(s.confidence, traits.temperatures));
@@ -128,9 +143,10 @@ Json SuiteJson(const SuiteResult& s, const DrafterTraits& traits) {
 
 Json DrafterJson(const DrafterResult& drafter) {
   const DrafterTraits& t = drafter.traits;
-  Json json{{"name", drafter.name},   {"path", drafter.path}, {"kind", t.kind},
-            {"layers", t.layers},     {"block", t.block},     {"confidence_temperatures", t.temperatures},
-            {"suites", Json::array()}};
+  Json json{
+      {"name", drafter.name},         {"path", drafter.path},   {"kind", t.kind},
+      {"layers", t.layers},           {"block", t.block},       {"confidence_temperatures", t.temperatures},
+      {"with_lookup", t.with_lookup}, {"suites", Json::array()}};
   std::vector<Figures> all;
   for (const SuiteResult& suite : drafter.suites) {
     json["suites"].push_back(SuiteJson(suite, t));
@@ -150,6 +166,22 @@ int EvalResults::Different() const {
   return different;
 }
 
+SpeedEvidence EvidenceOf(std::vector<double> ratios) {
+  std::ranges::sort(ratios);
+  SpeedEvidence e{.groups = int(ratios.size()),
+                  .first_quartile = Quantile(ratios, 0.25),
+                  .third_quartile = Quantile(ratios, 0.75),
+                  .sign_p = 1};
+  const int slower = int(std::ranges::count_if(ratios, [](double r) { return r < 1; }));
+  const int faster = int(std::ranges::count_if(ratios, [](double r) { return r > 1; }));
+  const int n = slower + faster;
+  double tail = 0;  // of the binomial distribution with share 1/2
+  for (int k = 0; k <= std::min(slower, faster); ++k)
+    tail += std::exp(std::lgamma(n + 1) - std::lgamma(k + 1) - std::lgamma(n - k + 1) - n * std::log(2.0));
+  e.sign_p = std::min(1.0, 2 * tail);
+  return e;
+}
+
 Figures FiguresOf(const SuiteResult& s) {
   const auto measured = [](const AcceptanceStats& stats, double figure) {
     return stats.rounds ? figure : kUndefined;
@@ -159,12 +191,13 @@ Figures FiguresOf(const SuiteResult& s) {
             .drafts_per_round = measured(s.whole, s.whole.DraftsPerRound()),
             .served_tau = measured(s.served, s.served.Tau()),
             .served_verify_rate = measured(s.served, s.served.VerifyRate()),
-            .unconditional = s.whole.Unconditional(),
-            .conditional = s.whole.Conditional(),
+            .unconditional = s.OwnRounds().Unconditional(),
+            .conditional = s.OwnRounds().Conditional(),
             .speedup = kUndefined,
             .median_speedup = Median(s.ratios),
             .plain_tok_per_s = s.plain.Rate(),
-            .spec_tok_per_s = s.speculative.Rate()};
+            .spec_tok_per_s = s.speculative.Rate(),
+            .ratios = s.ratios};
   if (f.plain_tok_per_s > 0) f.speedup = f.spec_tok_per_s / f.plain_tok_per_s;
   return f;
 }
@@ -179,6 +212,7 @@ Figures MeanFigures(const std::vector<Figures>& suites) {
     for (const Figures& f : suites) values.push_back(f.*figure);
     mean.*figure = Mean(values);
   }
+  for (const Figures& f : suites) mean.ratios.insert(mean.ratios.end(), f.ratios.begin(), f.ratios.end());
   mean.unconditional = MeanOf(suites, &Figures::unconditional);
   mean.conditional = MeanOf(suites, &Figures::conditional);
   return mean;

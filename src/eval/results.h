@@ -12,9 +12,10 @@ namespace dspark {
 
 // What drafters are compared by.
 struct DrafterTraits {
-  std::string kind;  // "DSpark (vanilla)", "DFlash", "Eagle3", "MTP", "prompt lookup"
-  int layers = 0;    // 0: no model
-  int block = 0;     // drafts of one round at most
+  std::string kind;          // "DSpark (vanilla)", "DFlash", "Eagle3", "MTP", "prompt lookup"
+  int layers = 0;            // 0: no model
+  int block = 0;             // drafts of one round at most
+  bool with_lookup = false;  // prompt lookup drafts too, where its match is long
   bool confidence = false;
   std::vector<float> temperatures;  // of a calibrated confidence head; else empty
 };
@@ -32,10 +33,14 @@ struct SuiteResult {
   int cut = 0;                              // conversations that the context did not hold
   int different = 0;                        // greedy answers that are not plain decoding's
   AcceptanceStats whole;                    // every round verifies the whole block
+  AcceptanceStats whole_lookup;             // of `whole`: what prompt lookup beside the drafter drafted
   AcceptanceStats served;                   // lengths by the policy
   std::vector<ConfidenceRound> confidence;  // of the whole blocks
   Speed plain, speculative;                 // speculative: lengths by the policy
   std::vector<double> ratios;  // of speeds, group of prompts by group; empty where nothing could be timed
+
+  // Of `whole`: rounds that are the drafter's own.
+  AcceptanceStats OwnRounds() const { return whole.Without(whole_lookup); }
 };
 
 struct DrafterResult {
@@ -54,13 +59,25 @@ struct EvalResults {
   int Different() const;
 };
 
+// What groups of prompts, each timed plainly and with drafts, say of a speed-up.
+struct SpeedEvidence {
+  int groups = 0;
+  double first_quartile = 0, third_quartile = 0;  // of the ratios of speeds; NaN without groups
+  // Two-sided sign test: how likely such a share of ratios above (or below) 1 would be, were both equally
+  // fast.
+  double sign_p = 1;
+  bool certain() const { return sign_p < 0.05; }  // six groups at least
+};
+SpeedEvidence EvidenceOf(std::vector<double> ratios);
+
 // The figures of a suite, or means over suites that count alike. NaN where nothing was measured.
 struct Figures {
   double tau = 0, verify_rate = 0, drafts_per_round = 0;  // of whole blocks
   double served_tau = 0, served_verify_rate = 0;          // by the policy
-  std::vector<double> unconditional, conditional;         // by position
+  std::vector<double> unconditional, conditional;         // by position, of the drafter's own rounds
   double speedup = 0, median_speedup = 0;                 // over plain decoding
   double plain_tok_per_s = 0, spec_tok_per_s = 0;
+  std::vector<double> ratios;  // of speeds, group by group, of all suites
 };
 Figures FiguresOf(const SuiteResult& suite);
 // Unweighted mean over the suites, undefined figures left out (drafters.md §9). A domain's: pass those alone.

@@ -58,13 +58,15 @@ class RoundLog : public RoundObserver {
   void OnRound(const RoundRecord& round) override;
 
   const AcceptanceStats& acceptance() const { return acceptance_; }
+  // Of these, rounds whose drafts prompt lookup copied.
+  const AcceptanceStats& looked_up() const { return looked_up_; }
   // Rounds that drafted with a confidence head. Logits are as before any temperature, recovered from the fp32
   // confidences: at most 16 in size, and good to a part in 10⁶ near 0 and in 10³ at 10.
   const std::vector<ConfidenceRound>& confidence() const { return confidence_; }
 
  private:
   std::vector<float> temperatures_;
-  AcceptanceStats acceptance_;
+  AcceptanceStats acceptance_, looked_up_;
   std::vector<ConfidenceRound> confidence_;
 };
 

@@ -99,6 +99,17 @@ TEST(RoundLog, UndoesTemperatures) {
   EXPECT_EQ(log.acceptance().committed, 6);
 }
 
+TEST(RoundLog, TellsLookupApart) {
+  RoundLog log;
+  log.OnRound({.sequence = 1, .drafted = 2, .accepted = 1, .committed = 2, .confidence = {}});
+  log.OnRound(
+      {.sequence = 1, .drafted = 4, .accepted = 4, .committed = 5, .looked_up = true, .confidence = {}});
+  EXPECT_EQ(log.acceptance().rounds, 2);
+  EXPECT_EQ(log.acceptance().committed, 7);
+  EXPECT_EQ(log.looked_up().rounds, 1);
+  EXPECT_EQ(log.looked_up().committed, 5);
+}
+
 struct TinyEval {
   TinyEval()
       : setting{.target = *model.target,

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "data/conversation.h"
 #include "eval/python_shuffle.h"
 
 namespace dspark {
@@ -59,14 +60,27 @@ Result<EvalPrompt> FromMessages(const Json& messages, const std::string& where) 
   return prompt;
 }
 
+Result<EvalPrompt> FromConversation(const std::string& line, const std::string& where) {
+  const auto conversation = ParseConversation(line);
+  if (!conversation) return MakeError("{}: {}", where, conversation.error().text);
+  EvalPrompt prompt;
+  for (const ChatMessage& message : conversation->messages) {
+    if (message.role == "system") prompt.system = message.content;
+    if (message.role == "user") prompt.turns.push_back(message.content);
+  }
+  return prompt;
+}
+
 Result<EvalPrompt> ParsePrompt(const std::string& line, const std::string& where, int max_turns) {
   const Json json = Json::parse(line, nullptr, false);
   if (json.is_discarded() || !json.is_object()) return MakeError("{}: not a JSON object", where);
   const auto list = [&](const char* key) { return json.contains(key) && json[key].is_array(); };
-  if (!list("turns") && !list("messages"))
-    return MakeError("{}: neither turns nor messages is a list there", where);
-  DSPARK_ASSIGN_OR_RETURN(EvalPrompt prompt, list("turns") ? FromTurns(json["turns"], where)
-                                                           : FromMessages(json["messages"], where));
+  if (!list("turns") && !list("messages") && !list("conversations"))
+    return MakeError("{}: none of turns, messages and conversations is a list there; give a file of prompts",
+                     where);
+  DSPARK_ASSIGN_OR_RETURN(EvalPrompt prompt, list("turns")      ? FromTurns(json["turns"], where)
+                                             : list("messages") ? FromMessages(json["messages"], where)
+                                                                : FromConversation(line, where));
   if (prompt.turns.empty()) return MakeError("{}: nothing is said by the user", where);
   if (max_turns > 0 && prompt.turns.size() > size_t(max_turns)) prompt.turns.resize(size_t(max_turns));
   return prompt;

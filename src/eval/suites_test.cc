@@ -78,10 +78,29 @@ TEST_F(Suites, SubsamplesAreDeepSpecs) {
   EXPECT_EQ(first(ReadSuite(File("own.jsonl", lines), {}).value())[1], "1");
 }
 
+TEST_F(Suites, TrainingDataArePromptsToo) {
+  const Suite suite =
+      ReadSuite(
+          File("train.jsonl",
+               "{\"id\": 3, \"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", "
+               "\"value\": \"b\"}, {\"from\": \"human\", \"value\": \"c\"}]}\n"
+               "{\"conversations\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", "
+               "\"content\": \"d\"}]}\n"),
+          {})
+          .value();
+  ASSERT_EQ(suite.prompts.size(), 2u);
+  EXPECT_THAT(suite.prompts[0].turns, ElementsAre("a", "c"));
+  EXPECT_EQ(suite.prompts[0].system, "");
+  EXPECT_THAT(suite.prompts[1].turns, ElementsAre("d"));
+  EXPECT_EQ(suite.prompts[1].system, "s");
+  EXPECT_THAT(ErrorOf("{\"conversations\": [{\"from\": \"gpt\", \"value\": \"b\"}]}\n"),
+              HasSubstr("bad.jsonl:1: the first message is not from the user"));
+}
+
 TEST_F(Suites, WhatIsWrongHasALineNumber) {
   EXPECT_THAT(ErrorOf("{\"turns\": [\"x\"]}\nnonsense\n"), HasSubstr("bad.jsonl:2: not a JSON object"));
   EXPECT_THAT(ErrorOf("{\"turns\": [5]}\n"), HasSubstr("bad.jsonl:1: turns must be texts"));
-  EXPECT_THAT(ErrorOf("{\"prompt\": \"x\"}\n"), HasSubstr("neither turns nor messages"));
+  EXPECT_THAT(ErrorOf("{\"prompt\": \"x\"}\n"), HasSubstr("none of turns, messages and conversations"));
   EXPECT_THAT(ErrorOf("{\"turns\": []}\n"), HasSubstr("nothing is said"));
   EXPECT_THAT(ErrorOf("{\"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}\n"),
               HasSubstr("a message of role tool"));

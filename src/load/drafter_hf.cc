@@ -8,6 +8,7 @@
 #include "load/hf_config.h"
 #include "load/hf_weights.h"
 #include "load/json_file.h"
+#include "load/no_config.h"
 
 namespace dspark {
 namespace {
@@ -251,6 +252,7 @@ HfNaming NamingOf(const DrafterConfig& c) {
 Result<DrafterFiles> OpenDrafterDirectory(const std::string& dir) {
   DrafterParts parts{
       .path = dir, .config = dir + "/config.json", .files = {}, .tensors = {}, .offsets = true};
+  if (!FileExists(parts.config)) return NoConfigError(dir, "drafter");
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(parts.config));
   const JsonSection config{json, parts.config};
   const Form* form = FindForm(config);

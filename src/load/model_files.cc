@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/mapped_file.h"
+#include "load/drafter_files.h"
 #include "load/gguf.h"
 #include "load/gguf_model.h"
 #include "load/gguf_tokenizer.h"
@@ -11,6 +12,7 @@
 #include "load/hf_weights.h"
 #include "load/json_file.h"
 #include "load/mapped_weights.h"
+#include "load/no_config.h"
 #include "load/tokenizer_json.h"
 
 namespace dspark {
@@ -48,10 +50,7 @@ Result<ModelFiles> OpenGguf(const std::string& path) {
 }
 
 Result<ModelFiles> OpenDirectory(const std::string& dir) {
-  if (!FileExists(dir + "/config.json")) {
-    return MakeError(
-        "{}: no config.json in this directory; give a .gguf file or a Hugging Face model's directory", dir);
-  }
+  if (!FileExists(dir + "/config.json")) return NoConfigError(dir, "model");
   ModelFiles model;
   DSPARK_ASSIGN_OR_RETURN(model.config, ConfigFromHf(dir));
   DSPARK_ASSIGN_OR_RETURN(std::unique_ptr<MappedWeights> weights, OpenHfWeights(dir, model.config));
@@ -69,7 +68,12 @@ Result<ModelFiles> OpenDirectory(const std::string& dir) {
 
 Result<ModelFiles> OpenModel(const std::string& path) {
   std::error_code error;
-  return std::filesystem::is_directory(path, error) ? OpenDirectory(path) : OpenGguf(path);
+  auto opened = std::filesystem::is_directory(path, error) ? OpenDirectory(path) : OpenGguf(path);
+  if (!opened && LooksLikeDrafter(path)) {
+    return MakeError("{}: is a drafter, not a model; give it with -md, and the model it was made for with -m",
+                     path);
+  }
+  return opened;
 }
 
 }  // namespace dspark
