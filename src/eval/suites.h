@@ -27,13 +27,14 @@ struct SuiteOptions {
   uint64_t seed = 980406;  // of the subsample
 };
 
-// A line is {"turns": ["…", …]} or {"messages": [{"role", "content"}, …]}, whose assistant messages are left
-// out; other keys are ignored, empty lines too. Of more prompts than asked for, DeepSpec's subsample is
-// taken: all shuffled as CPython does, then the first ones. Error: file, line and what is wrong there.
+// The file is plain or gzip. A line is {"turns": ["…", …]} or {"messages": [{"role", "content"}, …]}, whose
+// assistant messages are left out and whose contents are texts or lists of text parts; other keys are
+// ignored, empty lines too. Of more prompts than asked for, DeepSpec's subsample is taken: all shuffled as
+// CPython does, then the first ones. Error: file, line and what is wrong there.
 Result<Suite> ReadSuite(const std::string& path, const SuiteOptions& options);
 
-// The *.jsonl files of a directory: DeepSpec's nine in the paper's order, then others by name. Error: there
-// is none.
+// The *.jsonl and *.jsonl.gz files of a directory: DeepSpec's nine in the paper's order, then others by name.
+// Error: there is none.
 Result<std::vector<std::string>> SuiteFiles(const std::string& dir);
 
 }  // namespace dspark
