@@ -24,9 +24,8 @@ struct LineKind {
     const auto object = nlohmann::json::parse(line, nullptr, false);
     if (IsOurs(object)) return object["id"].dump();
     return MakeError(
-        "{}:{}: not an object with an id and \"status\": \"{}\", as this command writes them; give the name "
-        "of "
-        "a file of its own, or a new one",
+        "{}:{}: not an object with an id and \"status\": \"{}\", as this command writes them; give a file of "
+        "its own, or a new one",
         path, number, status);
   }
   // Whether a line without its end is one of these. Where JSON is cut the status is missing, and what every
