@@ -209,7 +209,8 @@ Status CheckSameSettings(const std::string& dir, const CacheSettings& wanted) {
   DSPARK_ASSIGN_OR_RETURN(const nlohmann::json found, ReadJsonObject(path));
   const nlohmann::json expected = SettingsJson(wanted);
   if (found == expected) return {};
-  const nlohmann::json manifest = expected["manifest"], there = found.value("manifest", nlohmann::json());
+  const nlohmann::json& manifest = expected["manifest"];
+  const nlohmann::json there = found.value("manifest", nlohmann::json());
   for (const auto& [key, value] : manifest.items()) {
     const nlohmann::json other = there.is_object() ? there.value(key, nlohmann::json()) : nlohmann::json();
     if (other == value) continue;
