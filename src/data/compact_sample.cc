@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <numeric>
 
 #include "core/check.h"
@@ -89,6 +90,19 @@ size_t LayerBytes(size_t t, size_t d) { return t * (sizeof(float) + 4 * size_t(k
 
 Error Damaged() { return MakeError("is damaged"); }
 
+// The first `size` bytes of what a zstd frame holds; fewer where it holds fewer or is damaged.
+std::string Unpacked(std::span<const uint8_t> bytes, size_t size) {
+  std::string frame(size, '\0');
+  const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+  ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
+  ZSTD_outBuffer out{frame.data(), size, 0};
+  while (in.pos < in.size && out.pos < out.size &&
+         !ZSTD_isError(ZSTD_decompressStream(context.get(), &out, &in))) {
+  }
+  frame.resize(out.pos);
+  return frame;
+}
+
 }  // namespace
 
 std::vector<int> TeacherRows(const std::vector<uint8_t>& loss_mask) {
@@ -139,20 +153,23 @@ std::string CompactBytes(const TrainSample& sample, const SampleShape& shape) {
   return bytes;
 }
 
-Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape) {
+Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape,
+                                 SampleParts parts) {
   const size_t t = size_t(seq_len), d = size_t(shape.d_model), m = shape.tap_layers.size();
   const size_t without_last = t * (sizeof(int32_t) + 1) + m * LayerBytes(t, d);
   const auto size = ZSTD_getFrameContentSize(bytes.data(), bytes.size());
   if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size < without_last ||
       size > without_last + t * d * 2)
     return Damaged();
-  std::string frame(size, '\0');
-  if (ZSTD_decompress(frame.data(), size, bytes.data(), bytes.size()) != size) return Damaged();
+  const size_t asked = parts == SampleParts::kAll ? size : t * (sizeof(int32_t) + 1);
+  const std::string frame = Unpacked(bytes, asked);
+  if (frame.size() != asked) return Damaged();
 
   Taker taker(frame);
   TrainSample sample;
   sample.ids = taker.Take<int32_t>(t);
   sample.loss_mask = taker.Take<uint8_t>(t);
+  if (parts == SampleParts::kTokens) return sample;
   const std::vector<int> rows = TeacherRows(sample.loss_mask);
   if (size != without_last + rows.size() * d * 2) return Damaged();
   sample.taps.resize(t * m * d);

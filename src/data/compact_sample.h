@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/result.h"
-#include "data/train_sample.h"
+#include "data/sample_bytes.h"
 
 namespace dspark {
 
@@ -31,6 +31,7 @@ int CompactLength(const std::vector<uint8_t>& loss_mask);
 std::string CompactBytes(const TrainSample& sample, const SampleShape& shape);
 
 // Rows of last_hidden that are not stored are zeros. Error: `bytes` are not the sample of `seq_len` tokens.
-Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape);
+Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape,
+                                 SampleParts parts);
 
 }  // namespace dspark

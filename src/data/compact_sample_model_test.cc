@@ -64,8 +64,8 @@ TEST(ModelCompactSample, KeepsHiddenStates) {
   const SampleShape shape{teacher.tap_layers(), files->config.d_model, files->config.vocab, ""};
   const std::string bytes = CompactBytes(sample, shape);
   const int length = CompactLength(sample.loss_mask);
-  const auto parsed =
-      ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, length, shape);
+  const auto parsed = ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, length,
+                                   shape, SampleParts::kAll);
   ASSERT_TRUE(parsed.ok()) << parsed.error().text;
 
   const size_t d = size_t(shape.d_model), m = shape.tap_layers.size();

@@ -136,4 +136,15 @@ Result<std::vector<TrainSample>> LiveSource::Read(const std::vector<int64_t>& in
   return result;
 }
 
+Result<std::vector<TrainSample>> LiveSource::ReadTokens(const std::vector<int64_t>& indices) {
+  std::vector<TrainSample> result;
+  result.reserve(indices.size());
+  for (const int64_t index : indices) {
+    DSPARK_CHECK(index >= 0 && index < size());
+    const TrainTokens& tokens = samples_[size_t(index)];
+    result.push_back({index, tokens.ids, tokens.loss_mask, {}, {}});
+  }
+  return result;
+}
+
 }  // namespace dspark

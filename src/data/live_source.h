@@ -57,6 +57,7 @@ class LiveSource : public SampleSource {
   int64_t size() const override { return int64_t(samples_.size()); }
   // One batch of passes for all indices.
   Result<std::vector<TrainSample>> Read(const std::vector<int64_t>& indices) override;
+  Result<std::vector<TrainSample>> ReadTokens(const std::vector<int64_t>& indices) override;
 
  private:
   LiveSource(std::vector<TrainTokens> samples, Teacher teacher, SampleShape shape)

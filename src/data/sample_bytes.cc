@@ -64,12 +64,13 @@ std::string DeepSpecBytes(const TrainSample& sample) {
 }
 
 Result<TrainSample> ParseDeepSpec(std::span<const uint8_t> shard, const DeepSpecRecord& record,
-                                  const SampleShape& shape) {
+                                  const SampleShape& shape, SampleParts parts) {
   const size_t t = record.seq_len, d = size_t(shape.d_model), width = shape.tap_layers.size() * d;
   TrainSample sample;
   sample.id = int64_t(record.sample_id);
   DSPARK_ASSIGN_OR_RETURN(sample.ids, ArrayAt<int32_t>(shard, record.input_ids, t));
   DSPARK_ASSIGN_OR_RETURN(sample.loss_mask, ArrayAt<uint8_t>(shard, record.loss_mask, t));
+  if (parts == SampleParts::kTokens) return sample;
   DSPARK_ASSIGN_OR_RETURN(const auto taps, ArrayAt<uint16_t>(shard, record.target_hidden, t * width));
   DSPARK_ASSIGN_OR_RETURN(const auto last, ArrayAt<uint16_t>(shard, record.target_last_hidden, t * d));
   sample.taps = Widened(taps);

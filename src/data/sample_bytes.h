@@ -36,8 +36,11 @@ DeepSpecRecord DeepSpecRecordOf(const StoredSample& stored, uint64_t sample_id, 
 // d].
 std::string DeepSpecBytes(const TrainSample& sample);
 
+// What is read of a sample: everything, or ids and loss mask.
+enum class SampleParts { kAll, kTokens };
+
 // The inverse, each array from its own place in the shard. Error: one lies outside.
 Result<TrainSample> ParseDeepSpec(std::span<const uint8_t> shard, const DeepSpecRecord& record,
-                                  const SampleShape& shape);
+                                  const SampleShape& shape, SampleParts parts);
 
 }  // namespace dspark

@@ -81,23 +81,32 @@ Status TargetCache::CheckIndex() const {
   return {};
 }
 
-Result<TrainSample> TargetCache::ReadOne(int64_t index) const {
+Result<TrainSample> TargetCache::ReadOne(int64_t index, SampleParts parts) const {
   if (manifest_.form == CacheForm::kDeepSpec) {
     const auto record = RecordAt<DeepSpecRecord>(index_, index);
-    return ParseDeepSpec(shards_[record.shard].bytes(), record, shape());
+    return ParseDeepSpec(shards_[record.shard].bytes(), record, shape(), parts);
   }
   const auto stored = RecordAt<StoredSample>(index_, index);
   return ParseCompact(shards_[stored.shard].bytes().subspan(stored.offset, stored.bytes), int(stored.seq_len),
-                      shape());
+                      shape(), parts);
 }
 
 Result<std::vector<TrainSample>> TargetCache::Read(const std::vector<int64_t>& indices) {
+  return ReadAll(indices, SampleParts::kAll);
+}
+
+Result<std::vector<TrainSample>> TargetCache::ReadTokens(const std::vector<int64_t>& indices) {
+  return ReadAll(indices, SampleParts::kTokens);
+}
+
+Result<std::vector<TrainSample>> TargetCache::ReadAll(const std::vector<int64_t>& indices,
+                                                      SampleParts parts) const {
   std::vector<TrainSample> samples;
   samples.reserve(indices.size());
   const uint32_t vocab = shape().vocab > 0 ? uint32_t(shape().vocab) : uint32_t(kMaxModelSize);
   for (const int64_t index : indices) {
     DSPARK_CHECK(index >= 0 && index < size());
-    auto sample = ReadOne(index);
+    auto sample = ReadOne(index, parts);
     const auto wrong = [&](std::string_view what) {
       return MakeError("{}: sample {} {}; copy or make the cache again", index_.path(), index, what);
     };

@@ -6,6 +6,7 @@
 
 #include "core/mapped_file.h"
 #include "data/cache_manifest.h"
+#include "data/sample_bytes.h"
 
 namespace dspark {
 
@@ -21,12 +22,14 @@ class TargetCache : public SampleSource {
   const CacheManifest& manifest() const { return manifest_; }
   int64_t size() const override { return manifest_.samples; }
   Result<std::vector<TrainSample>> Read(const std::vector<int64_t>& indices) override;
+  Result<std::vector<TrainSample>> ReadTokens(const std::vector<int64_t>& indices) override;
 
  private:
   TargetCache(CacheManifest manifest, MappedFile index, std::vector<MappedFile> shards)
       : manifest_(std::move(manifest)), index_(std::move(index)), shards_(std::move(shards)) {}
   Status CheckIndex() const;
-  Result<TrainSample> ReadOne(int64_t index) const;
+  Result<TrainSample> ReadOne(int64_t index, SampleParts parts) const;
+  Result<std::vector<TrainSample>> ReadAll(const std::vector<int64_t>& indices, SampleParts parts) const;
 
   CacheManifest manifest_;
   MappedFile index_;

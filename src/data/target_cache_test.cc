@@ -91,8 +91,9 @@ TEST_P(TargetCacheTest, GivesBackWhatWasWritten) {
   EXPECT_GT(cache->manifest().shards, 1);
   EXPECT_THAT(cache->shape().tap_layers, ElementsAre(1, 3));
   EXPECT_EQ(cache->shape().target_name, "target");
-  const auto read = cache->Read({4, 0, 4});
+  const auto read = cache->Read({4, 0, 4}), tokens = cache->ReadTokens({4, 0, 4});
   ASSERT_TRUE(read.ok()) << read.error().text;
+  ASSERT_TRUE(tokens.ok()) << tokens.error().text;
   const bool compact = GetParam() == CacheForm::kCompact;
   for (size_t i = 0; i < 3; ++i) {
     const TrainSample& got = (*read)[i];
@@ -108,6 +109,10 @@ TEST_P(TargetCacheTest, GivesBackWhatWasWritten) {
     }
     EXPECT_EQ(got.ids, sample.ids);
     EXPECT_EQ(got.loss_mask, sample.loss_mask);
+    EXPECT_EQ((*tokens)[i].id, got.id);
+    EXPECT_EQ((*tokens)[i].ids, sample.ids);
+    EXPECT_EQ((*tokens)[i].loss_mask, sample.loss_mask);
+    EXPECT_TRUE((*tokens)[i].taps.empty());
     EXPECT_EQ(got.last_hidden, sample.last_hidden);
     if (compact)  // half a step of at most 2 / 127
       EXPECT_THAT(got.taps, testing::Pointwise(testing::FloatNear(0.0081f), sample.taps));
@@ -158,6 +163,36 @@ TEST_P(TargetCacheTest, RefusesWhatItWouldSpoil) {
   EXPECT_FALSE(HoldsWholeCache(whole));
   RemoveCache(Path("foreign"));
   EXPECT_EQ(ReadAll(Path("foreign/file")), "mine");
+  Append(Path("foreign/manifest.json"), "{\"name\": \"a web page\"}");
+  EXPECT_FALSE(HoldsWholeCache(Path("foreign")));
+  RemoveCache(Path("foreign"));
+  EXPECT_TRUE(fs::exists(Path("foreign/manifest.json")));
+}
+
+TEST_P(TargetCacheTest, AWholeCacheKnowsWhatItWasMadeFrom) {
+  settings_.made_from = "this model";
+  const std::string whole = WriteWhole("whole");
+  EXPECT_TRUE(CheckSameSettings(whole, settings_).ok());
+  const auto difference = [&](const std::function<void(CacheSettings*)>& change) {
+    CacheSettings wanted = settings_;
+    change(&wanted);
+    const Status same = CheckSameSettings(whole, wanted);
+    return same ? "none" : same.error().text;
+  };
+  EXPECT_EQ(difference([](CacheSettings* s) { s->manifest.exp_name = "moved"; }), "none");
+  EXPECT_THAT(difference([](CacheSettings* s) { s->made_from = "another"; }), HasSubstr("other inputs"));
+  EXPECT_THAT(difference([](CacheSettings* s) { s->manifest.max_length = 7; }),
+              HasSubstr("max_length is 0 there, 7 is wanted"));
+  fs::remove(whole + "/settings.json");
+  EXPECT_THAT(difference([](CacheSettings*) {}), HasSubstr("does not say what it was made from"));
+}
+
+// A record of a sample that never reached its shard.
+TEST_P(TargetCacheTest, RecordsWithoutTheirBytesAreDropped) {
+  { ASSERT_TRUE(Open("cut")->Append(samples_[0]).ok()); }
+  const std::string shard = Path("cut/" + ShardName(0));
+  fs::resize_file(shard, fs::file_size(shard) - 1);
+  EXPECT_EQ(Open("cut")->samples(), 0);
 }
 
 // DeepSpec's manifest does not say the vocabulary.
@@ -237,7 +272,8 @@ TEST(CompactSampleTest, MassiveChannelsCostTheOthersNothing) {
   }
   const SampleShape shape{{1, 3}, kWidth, 10000, ""};
   const std::string bytes = CompactBytes(sample, shape);
-  const auto parsed = ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 4, shape);
+  const auto parsed = ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 4, shape,
+                                   SampleParts::kAll);
   ASSERT_TRUE(parsed.ok());
   EXPECT_THAT(parsed->taps, testing::Pointwise(testing::FloatNear(0.0081f), sample.taps));
   EXPECT_EQ(parsed->taps[5], 4096);

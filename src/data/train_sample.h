@@ -37,6 +37,8 @@ class SampleSource {
   // The samples of `indices` (each < size()), in that order. A live target runs them together. Error: a file
   // that cannot be read or holds something else than its index says.
   virtual Result<std::vector<TrainSample>> Read(const std::vector<int64_t>& indices) = 0;
+  // The same without hidden states: id, ids and loss_mask only. Cheap; nothing is run. Errors as Read's.
+  virtual Result<std::vector<TrainSample>> ReadTokens(const std::vector<int64_t>& indices) = 0;
 };
 
 }  // namespace dspark

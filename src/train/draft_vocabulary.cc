@@ -9,7 +9,7 @@ Result<std::vector<int32_t>> ChooseDraftVocabulary(SampleSource& source, int siz
   std::vector<int64_t> counts(size_t(source.shape().vocab));
   const int64_t n = std::min(samples, source.size());
   for (int64_t i = 0; i < n; ++i) {
-    DSPARK_ASSIGN_OR_RETURN(const auto read, source.Read({i * source.size() / n}));
+    DSPARK_ASSIGN_OR_RETURN(const auto read, source.ReadTokens({i * source.size() / n}));
     for (size_t t = 0; t < read[0].ids.size(); ++t)
       if (read[0].loss_mask[t]) ++counts[size_t(read[0].ids[t])];
   }

@@ -16,7 +16,7 @@
 namespace dspark {
 namespace {
 
-constexpr int64_t kVocabularySamples = 64;  // read to choose a reduced vocabulary
+constexpr int64_t kVocabularySamples = 10000;  // read to choose a reduced vocabulary
 
 BlockRun MakeRun(const TrainConfig& config, const DrafterConfig& drafter, FrozenWeights frozen,
                  torch::ScalarType precision) {

@@ -41,6 +41,14 @@ class CountingSource : public SampleSource {
     for (const int64_t index : indices) samples.push_back(Make(index));
     return samples;
   }
+  Result<std::vector<TrainSample>> ReadTokens(const std::vector<int64_t>& indices) override {
+    std::vector<TrainSample> samples;
+    for (const int64_t index : indices) {
+      const TrainSample whole = Make(index);
+      samples.push_back({index, whole.ids, whole.loss_mask, {}, {}});
+    }
+    return samples;
+  }
 
  private:
   static int32_t Next(int32_t id) { return id * 5 % 13 + 3; }
