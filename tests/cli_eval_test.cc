@@ -51,6 +51,10 @@ TEST_F(CliEval, ReportsEverySuiteOfEveryDrafter) {
   EXPECT_THAT(outcome.out, HasSubstr("token for token"));
   const json report = json::parse(ReadFile(Path("out.json")));
   EXPECT_EQ(report["lossless"], true);
+  EXPECT_EQ(report["accept"], "block");
+  EXPECT_EQ(report["seed"], 980406);
+  EXPECT_EQ(report["prompts"], 3);
+  EXPECT_EQ(report["answers"], 3);  // the subsample leaves out the prompt of two turns
   ASSERT_EQ(report["drafters"].size(), 2u);
   EXPECT_EQ(report["drafters"][0]["kind"], "prompt lookup");
   EXPECT_EQ(report["drafters"][1]["name"], "mine");
@@ -87,9 +91,23 @@ TEST_F(CliEval, PoliciesConcurrencyAndTemperature) {
 }
 
 TEST_F(CliEval, CalibrateStoresTemperaturesThatEvalShows) {
-  std::vector<std::string> arguments{
-      "calibrate", "-m", target_,  "-md",           dspark_, "--in", Path("suites/gsm8k.jsonl"),
-      "-n",        "48", "--json", "--concurrency", "2",     "-t",   "1"};
+  // Hot, so that a random drafter is kept now and then.
+  std::vector<std::string> arguments{"calibrate",
+                                     "--temp",
+                                     "3",
+                                     "-m",
+                                     target_,
+                                     "-md",
+                                     dspark_,
+                                     "--in",
+                                     Path("suites/gsm8k.jsonl"),
+                                     "-n",
+                                     "48",
+                                     "--json",
+                                     "--concurrency",
+                                     "2",
+                                     "-t",
+                                     "1"};
   const std::string before = ReadFile(dspark_ + "/config.json");
   arguments.push_back("--dry-run");
   ASSERT_EQ(Run(arguments).exit_code, 0);
@@ -133,13 +151,20 @@ TEST_F(CliEval, ProgressIsWholeLinesInAFile) {
 TEST_F(CliEval, WhatDoesNotFitIsOneLine) {
   const std::string suite = Path("suites/own.jsonl");
   ExpectOneLine(Eval({"-md", dspark_}), 2, "give --suite FILE or --suites DIR");
-  ExpectOneLine(Eval({"-md", dspark_, "--suite", Path("none.jsonl")}), 1, "none.jsonl: cannot be read");
+  ExpectOneLine(Eval({"-md", dspark_, "--suite", Path("none.jsonl")}), 1, "none.jsonl: cannot open");
   ExpectOneLine(Eval({"-md", Path("nowhere"), "--suite", suite}), 1, "nowhere: no such file");
   ExpectOneLine(Eval({"-md", "auto", "--suite", suite}), 1, "nothing to measure");
   ExpectOneLine(Eval({"-md", dspark_, "-md", dspark_, "--suite", suite}), 1,
                 "another drafter is called dspark");
   ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--policy", "off"}), 2, "--policy off");
   ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--html", Path("none/r.html")}), 1, "none/r.html");
+  ExpectOneLine(Eval({"-md", dspark_, "--suite", suite, "--html", Path("r"), "--json", Path("x/../r")}), 1,
+                "one file for both");
+  const Outcome nothing = Eval({"-md", dspark_, "--suite", suite, "-c", "16", "--json", Path("none.json")});
+  EXPECT_EQ(nothing.exit_code, 1);
+  EXPECT_THAT(nothing.err, HasSubstr("none of the 1 prompts fits into 16 tokens"));
+  EXPECT_THAT(nothing.out, testing::Not(HasSubstr("token for token")));
+  EXPECT_TRUE(json::parse(ReadFile(Path("none.json")))["lossless"].is_null());
   ExpectOneLine(Eval({"--suite", suite}), 2, "--draft is required");
   const auto calibrate = [&](const std::string& drafter) {
     return Run({"calibrate", "-m", target_, "-md", drafter, "--in", suite, "-n", "4"});

@@ -49,6 +49,16 @@ TEST_F(CliPrepare, FromConversationsToACache) {
   other = cache;
   other.push_back("--compact");
   ExpectOneLine(Run(other), 1, "made with other settings");
+  for (const std::vector<std::string>& flag : std::vector<std::vector<std::string>>{
+           {"--system", "be brief"}, {"--kv", "f32"}, {"--weights", "int8"}}) {
+    other = cache;
+    other.insert(other.end(), flag.begin(), flag.end());
+    ExpectOneLine(Run(other), 1, "made from other inputs, or by another model");
+  }
+  const std::string rows = ReadFile(Path("data/train.jsonl"));
+  WriteFile(Path("data/train.jsonl"), rows.substr(rows.find('\n') + 1));
+  ExpectOneLine(Run(cache), 1, "made from other inputs");
+  WriteFile(Path("data/train.jsonl"), rows);
   const std::string index = ReadFile(Path("cache/samples.idx"));
   cache.insert(cache.end(), {"--force", "--compact"});
   ASSERT_EQ(Run(cache).exit_code, 0);
@@ -68,6 +78,11 @@ TEST_F(CliPrepare, WhatCannotBeDoneIsOneLine) {
   ExpectOneLine(cache({Path("rows.jsonl"), "--max-length", "100000"}), 1, "100000");
   ExpectOneLine(cache({Path("rows.jsonl"), "--min-loss-tokens", "500"}), 1,
                 "no row has 500 supervised tokens");
+  WriteFile(Path("foreign/manifest.json"), "{}");
+  ExpectOneLine(
+      Run({"prepare", "cache", "-m", model_, "--out", Path("foreign"), Path("rows.jsonl"), "--force"}), 1,
+      "manifest.json is not of a cache begun here; give another --out");
+  EXPECT_EQ(ReadFile(Path("foreign/manifest.json")), "{}");
   ExpectOneLine(Run({"prepare"}), 2, "dspark prepare --help");
 }
 

@@ -86,8 +86,10 @@ Result<int> Run(CalibrateOptions options) {
                MeasureCalibration(rounds, traits.block, temperatures), temperatures);
   }
   if (std::ranges::all_of(temperatures, [](float t) { return t == 1; })) {
-    return MakeError("{}: {} rounds are too few to calibrate any position; give more prompts or --max-tokens",
-                     drafter.path, rounds.size());
+    return MakeError(
+        "{}: {} rounds are too few to calibrate any position: it takes 50, of which {} kept their "
+        "draft and {} lost it; give more prompts or --max-tokens",
+        drafter.path, rounds.size(), kLeastOutcomes, kLeastOutcomes);
   }
   for (size_t k = 0; k < temperatures.size(); ++k) {
     const float t = std::max(temperatures[k], 1 / temperatures[k]);

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "apps/bandwidth.h"
 #include "apps/commands.h"
@@ -47,6 +48,9 @@ EvalResults Describe(const EvalOptions& options, const EvalSession& eval) {
       .temperature = double(options.session.rollout.sampling.temperature),
       .max_tokens = options.session.rollout.max_tokens,
       .concurrency = eval.setting->concurrency,
+      .max_turns = options.session.max_turns,
+      .accept = draft.accept,
+      .seed = options.session.rollout.seed,
       .drafters = {}};
   for (const LoadedDrafter& loaded : eval.drafters)
     results.drafters.push_back({loaded.name, loaded.path, loaded.candidate.traits, {}});
@@ -58,8 +62,8 @@ std::string Cell(double value, int width, int digits) {
                               : fmt::format("{:>{}}", "-", width);
 }
 
-void PrintRow(const std::string& drafter, const std::string& suite, const Figures& f) {
-  PrintOutput("{:<16} {:<14} {} {} {} {} {} {} {} {}{}\n", drafter, suite, Cell(f.tau, 6, 2),
+void PrintRow(const std::string& drafter, const std::string& suite, int prompts, const Figures& f) {
+  PrintOutput("{:<16} {:<14} {:>5} {} {} {} {} {} {} {} {}{}\n", drafter, suite, prompts, Cell(f.tau, 6, 2),
               Cell(f.verify_rate, 6, 2), Cell(f.drafts_per_round, 6, 2), Cell(f.served_tau, 8, 2),
               Cell(f.plain_tok_per_s, 9, 1), Cell(f.spec_tok_per_s, 9, 1), Cell(f.speedup, 8, 2),
               Cell(f.median_speedup, 7, 2), EvidenceOf(f.ratios).certain() ? "" : "?");
@@ -74,15 +78,17 @@ void PrintPositions(const char* what, const std::vector<double>& rates) {
 void PrintTables(const EvalResults& results) {
   const bool lookup =
       std::ranges::any_of(results.drafters, [](const DrafterResult& d) { return d.traits.with_lookup; });
-  PrintOutput("{:<16} {:<14} {:>6} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8} {:>7}\n", "drafter", "suite", "tau",
-              "verify", "drafts", "served", "plain t/s", "spec t/s", "speed-up", "median");
+  PrintOutput("{} prompts, {} answers; temperature {:g}, sampled drafts served by {}, seed {}\n\n",
+              results.Prompts(), results.Answers(), results.temperature, results.accept, results.seed);
+  PrintOutput("{:<16} {:<14} {:>5} {:>6} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8} {:>7}\n", "drafter", "suite",
+              "n", "tau", "verify", "drafts", "served", "plain t/s", "spec t/s", "speed-up", "median");
   for (const DrafterResult& drafter : results.drafters) {
     std::vector<Figures> all;
     for (const SuiteResult& suite : drafter.suites) {
       all.push_back(FiguresOf(suite));
-      PrintRow(drafter.name, suite.suite, all.back());
+      PrintRow(drafter.name, suite.suite, suite.prompts, all.back());
     }
-    PrintRow(drafter.name, "mean", MeanFigures(all));
+    PrintRow(drafter.name, "mean", results.Prompts(), MeanFigures(all));
   }
   PrintOutput(
       "?: may be noise, a sign test over the groups of prompts cannot tell it from equal speed; give more "
@@ -95,6 +101,10 @@ void PrintTables(const EvalResults& results) {
       PrintOutput("{} on {}\n", drafter.name, suite.suite);
       PrintPositions("unconditional", f.unconditional);
       PrintPositions("conditional", f.conditional);
+      PrintOutput("  {:<13}", "of rounds");
+      for (const AcceptanceStats own = suite.OwnRounds(); const int64_t rounds : own.reached_at)
+        PrintOutput(" {:>5}", rounds);
+      PrintOutput("\n");
     }
   }
 }
@@ -113,7 +123,19 @@ Status CheckWritable(const std::string& path) {
   return file ? Status() : file.error();
 }
 
+// One report never replaces the other.
+Status CheckApart(const EvalOptions& options) {
+  const auto plain = [](const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
+  };
+  if (!options.json.empty() && !options.html.empty() && plain(options.json) == plain(options.html))
+    return MakeError("--json and --html {}: one file for both; give two", options.html);
+  return {};
+}
+
 Result<int> Run(const EvalOptions& options) {
+  DSPARK_RETURN_IF_ERROR(CheckApart(options));
   DSPARK_RETURN_IF_ERROR(CheckWritable(options.json));
   DSPARK_RETURN_IF_ERROR(CheckWritable(options.html));
   DSPARK_ASSIGN_OR_RETURN(const std::vector<Suite> suites, ReadSuites(options));
@@ -130,13 +152,19 @@ Result<int> Run(const EvalOptions& options) {
     DSPARK_RETURN_IF_ERROR(WriteText(options.html, RenderReport(results)));
   }
   PrintTables(results);
+  if (results.Answers() == 0) {
+    return MakeError(
+        "none of the {} prompts fits into {} tokens, so nothing was measured; give a larger --ctx",
+        results.Prompts(), eval->session->target->limits().max_context);
+  }
   if (results.temperature > 0) return kExitOk;
   if (const int different = results.Different(); different > 0) {
     PrintMessage("dspark: {} greedy answers differ from plain decoding's; this is a bug, please report it\n",
                  different);
     return kExitFailed;
   }
-  PrintOutput("\nall greedy answers are plain decoding's, token for token\n");
+  PrintOutput("\nall greedy answers ({} by every drafter) are plain decoding's, token for token\n",
+              results.Answers());
   return kExitOk;
 }
 
@@ -149,7 +177,7 @@ Command AddEval(CLI::App& app) {
   app.add_flag("--lookup", options->session.with_lookup, "Prompt lookup beside every trained drafter");
   AddRepeatedText(app, "--suite", &options->suites,
                   "Prompts: JSON lines with turns, messages or conversations; may be repeated");
-  app.add_option("--suites", options->suites_dir, "A folder of such files, *.jsonl");
+  app.add_option("--suites", options->suites_dir, "A folder of such files, *.jsonl and *.jsonl.gz");
   app.add_option("--json", options->json, "Write all figures to this file");
   app.add_option("--html", options->html, "Write a report to this file: one page, nothing beside it");
   app.final_callback([options] {

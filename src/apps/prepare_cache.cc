@@ -83,23 +83,22 @@ CacheJob JobOf(const CacheOptions& options, const TeacherSession& session, const
 
 Result<int> Run(CacheOptions& options) {
   while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
-  if (options.force) RemoveCache(options.out);
   DSPARK_ASSIGN_OR_RETURN(const auto session,
                           TeacherSession::Open(options.session, options.taps, options.max_length));
   DSPARK_ASSIGN_OR_RETURN(
       const TrainTemplate format,
       ChooseTrainTemplate(options.chat_template, options.system, session->files.chat_template));
   const CacheJob job = JobOf(options, *session, format);
-  if (HoldsWholeCache(options.out)) {
-    DSPARK_RETURN_IF_ERROR(CheckSameSettings(options.out, job.settings.manifest));
-    PrintOutput("{}: holds a whole cache already; --force makes it anew\n", options.out);
-    return kExitOk;
-  }
   DSPARK_ASSIGN_OR_RETURN(const int64_t rows, CountRows(options.inputs));
+  if (options.force) RemoveCache(options.out);  // now that all else is in order
   CacheProgressLine line(rows);
   const auto result = WriteCache(job, *session->teacher, *session->files.tokenizer,
                                  [&](const CacheProgress& p) { line.Show(p); });
   if (!result) return result.error();
+  if (result->was_there) {
+    PrintOutput("{}: holds a whole cache already; --force makes it anew\n", options.out);
+    return kExitOk;
+  }
   for (const std::string& row : result->first_rejected) PrintMessage("{}\n", row);
   if (result->rejected > 0) {
     PrintMessage("{0} rows cannot be used: {1}_rejected.jsonl has them all with the reasons\n",

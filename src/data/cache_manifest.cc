@@ -75,21 +75,6 @@ Json ManifestJson(const CacheManifest& manifest) {
   return json;
 }
 
-Status CheckSameSettings(const std::string& dir, const CacheManifest& wanted) {
-  DSPARK_ASSIGN_OR_RETURN(const Json found, ReadJsonObject(dir + "/manifest.json"));
-  const Json expected = ManifestJson(wanted);
-  for (const auto& [key, value] : expected.items()) {
-    if (key == "num_samples" || key == "num_shards" || key == "shards" || key == "exp_name") continue;
-    const Json there = found.value(key, Json());
-    if (there == value) continue;
-    return MakeError(
-        "{}: holds a whole cache made with other settings: {} is {} there, {} is wanted; --force makes "
-        "it anew",
-        dir, key, there.dump(), value.dump());
-  }
-  return {};
-}
-
 Result<CacheManifest> ReadManifest(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
   const JsonSection section{json, path};

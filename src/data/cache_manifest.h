@@ -33,10 +33,6 @@ std::string ShardName(int shard);
 
 nlohmann::json ManifestJson(const CacheManifest& manifest);
 
-// Whether the cache in `dir` is what `wanted` would make, its counts aside. Error: the key that differs, with
-// both values.
-Status CheckSameSettings(const std::string& dir, const CacheManifest& wanted);
-
 // Error: the path with the key that is missing or wrong.
 Result<CacheManifest> ReadManifest(const std::string& path);
 

@@ -20,7 +20,10 @@ namespace {
 namespace fs = std::filesystem;
 
 nlohmann::json SettingsJson(const CacheSettings& settings) {
-  return {{"manifest", ManifestJson(settings.manifest)},
+  nlohmann::json manifest = ManifestJson(settings.manifest);
+  for (const char* of_the_result : {"num_samples", "num_shards", "shards", "exp_name"})
+    manifest.erase(of_the_result);
+  return {{"manifest", manifest},
           {"max_shard_bytes", settings.max_shard_bytes},
           {"made_from", settings.made_from}};
 }
@@ -42,8 +45,9 @@ Status Begin(const std::string& dir, const CacheSettings& settings) {
   }
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(dir, error)) {
-    if (entry.path().filename() != "_tmp")
-      return MakeError("{}: is not empty; give another --out, or --force to empty it", dir);
+    const std::string name = entry.path().filename().string();
+    if (name != "_tmp")
+      return MakeError("{}: is not empty: {} is not of a cache begun here; give another --out", dir, name);
   }
   fs::create_directories(dir + "/_tmp", error);
   if (error) return MakeError("{}: cannot be made: {}", dir, error.message());
@@ -174,8 +178,13 @@ Status CacheWriter::Finish() {
   DSPARK_RETURN_IF_ERROR(WriteWhole(dir_ + "/_tmp/samples.idx", IndexBytes()));
   DSPARK_RETURN_IF_ERROR(WriteWhole(dir_ + "/_tmp/manifest.json", ManifestJson(manifest).dump(2)));
   std::error_code error;
-  for (const char* name : {"samples.idx", "manifest.json"}) {
-    fs::rename(fmt::format("{}/_tmp/{}", dir_, name), fmt::format("{}/{}", dir_, name), error);
+  for (const char* name : {"samples.idx", "settings.json", "manifest.json"}) {
+    const std::string from = fmt::format("{}/_tmp/{}", dir_, name), to = fmt::format("{}/{}", dir_, name);
+    // Settings stay in `_tmp` as well: a call that follows a kill right here goes on by them.
+    if (std::string_view(name) == "settings.json")
+      fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
+    else
+      fs::rename(from, to, error);
     if (error) return MakeError("{}/{}: cannot be written: {}", dir_, name, error.message());
   }
   fs::remove_all(dir_ + "/_tmp", error);
@@ -183,19 +192,50 @@ Status CacheWriter::Finish() {
 }
 
 bool HoldsWholeCache(const std::string& dir) {
-  if (!FileExists(dir + "/manifest.json")) return false;
+  if (!FileExists(dir + "/manifest.json") || !FileExists(dir + "/" + ShardName(0))) return false;
   std::error_code ignored;
   fs::remove_all(dir + "/_tmp", ignored);
   return true;
 }
 
-void RemoveCache(const std::string& dir) {
-  std::error_code ignored;
-  fs::remove(dir + "/manifest.json", ignored);
-  for (int shard = 0; fs::remove(dir + "/" + ShardName(shard), ignored); ++shard) {
+Status CheckSameSettings(const std::string& dir, const CacheSettings& wanted) {
+  const std::string path = dir + "/settings.json";
+  if (!FileExists(path)) {
+    return MakeError(
+        "{}: holds a whole cache that does not say what it was made from (it has no settings.json); give "
+        "another --out, or --force to make it anew",
+        dir);
   }
-  fs::remove(dir + "/samples.idx", ignored);
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json found, ReadJsonObject(path));
+  const nlohmann::json expected = SettingsJson(wanted);
+  if (found == expected) return {};
+  const nlohmann::json& manifest = expected["manifest"];
+  const nlohmann::json there = found.value("manifest", nlohmann::json());
+  for (const auto& [key, value] : manifest.items()) {
+    const nlohmann::json other = there.is_object() ? there.value(key, nlohmann::json()) : nlohmann::json();
+    if (other == value) continue;
+    return MakeError(
+        "{}: holds a whole cache made with other settings: {} is {} there, {} is wanted; --force makes it "
+        "anew",
+        dir, key, other.dump(), value.dump());
+  }
+  return MakeError(
+      "{}: holds a whole cache made from other inputs, or by another model, --system, --kv, --weights or "
+      "--max-shard-bytes; --force makes it anew",
+      dir);
+}
+
+void RemoveCache(const std::string& dir) {
+  const bool begun = FileExists(dir + "/_tmp/settings.json");
+  if (!begun && !FileExists(dir + "/" + ShardName(0)) && !ReadManifest(dir + "/manifest.json")) return;
+  int shards = 0;
+  while (FileExists(dir + "/" + ShardName(shards))) ++shards;
+  std::error_code ignored;
+  for (const char* name : {"manifest.json", "samples.idx", "settings.json"})
+    fs::remove(dir + "/" + name, ignored);
   fs::remove_all(dir + "/_tmp", ignored);
+  // The first shard last: it tells a call that follows a kill that this is a cache.
+  while (shards > 0) fs::remove(dir + "/" + ShardName(--shards), ignored);
 }
 
 }  // namespace dspark

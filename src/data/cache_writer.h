@@ -2,8 +2,8 @@
 // sample.
 //
 // While it grows, a cache is its shards and, in `_tmp`, settings.json and a StoredSample for every sample
-// that is wholly in its shard. Finish writes index and manifest, in this order, and removes `_tmp`: a
-// directory with a manifest is a whole cache.
+// that is wholly in its shard. Finish writes index, settings.json and manifest, in this order, and removes
+// `_tmp`: a directory with a manifest is a whole cache.
 #pragma once
 
 #include <memory>
@@ -21,7 +21,7 @@ inline constexpr int64_t kDefaultShardBytes = int64_t{64} << 30;
 struct CacheSettings {
   CacheManifest manifest;  // its counts are the writer's
   int64_t max_shard_bytes = kDefaultShardBytes;
-  std::string made_from;  // whatever else decides what is written; compared when a cache is gone on with
+  std::string made_from;  // whatever else decides what is written; compared when a cache is there already
 };
 
 class CacheWriter {
@@ -77,7 +77,11 @@ class CacheWriter {
 // Whether `dir` holds a whole cache; what was left of its making is removed.
 bool HoldsWholeCache(const std::string& dir);
 
-// Removes a cache's own files, whole or not, and nothing else.
+// Whether the whole cache in `dir` was made with these settings, by the settings.json in it; its counts and
+// its name aside. Error: what differs, or that a cache of another program does not say it.
+Status CheckSameSettings(const std::string& dir, const CacheSettings& wanted);
+
+// Removes a cache's own files, whole or not, and nothing else: a directory without a cache stays as it is.
 void RemoveCache(const std::string& dir);
 
 }  // namespace dspark

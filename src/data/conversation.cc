@@ -30,10 +30,10 @@ Result<std::optional<ChatMessage>> ParseMessage(const Json& message, size_t inde
   const std::string_view role = RoleOf(*name, index == 0);
   if (role.empty()) return std::optional<ChatMessage>();
   const char* key = openai ? "content" : "value";
-  const std::string* content = TextOf(message, key);
-  if (!content || content->empty())
-    return MakeError("\"{}\" of message {} is {}", key, index + 1, content ? "empty" : "no text");
-  return std::optional(ChatMessage{std::string(role), *content});
+  const std::string what = fmt::format("\"{}\" of message {}", key, index + 1);
+  DSPARK_ASSIGN_OR_RETURN(std::string content, ContentText(message.value(key, Json()), what));
+  if (content.empty()) return MakeError("{} is empty", what);
+  return std::optional(ChatMessage{std::string(role), std::move(content)});
 }
 
 }  // namespace
@@ -56,11 +56,31 @@ Result<Conversation> ParseConversation(std::string_view row) {
   const size_t first = !messages.empty() && messages[0].role == "system" ? 1 : 0;
   if (messages.size() <= first) return MakeError("no message of a user");
   if (messages[first].role != "user") return MakeError("the first message is not from the user");
-  if (const auto id = json.find("id"); id != json.end()) conversation.id = *id;
+  if (const auto id = json.find("id"); id != json.end() && !id->is_null()) {
+    if (!IsRowId(*id)) return MakeError("id {} is neither a text nor a whole number of 64 bits", id->dump());
+    conversation.id = *id;
+  }
   json.erase(key);
   json.erase("id");
   conversation.other = std::move(json);
   return conversation;
+}
+
+bool IsRowId(const Json& id) { return id.is_string() || id.is_number_integer(); }
+
+Result<std::string> ContentText(const Json& content, const std::string& what) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) return MakeError("{} is no text", what);
+  std::string text;
+  for (size_t i = 0; i < content.size(); ++i) {
+    const std::string *type = TextOf(content[i], "type"), *part = TextOf(content[i], "text");
+    if (!type || *type != "text" || !part) {
+      return MakeError("part {} of {} is {}, not text", i + 1, what,
+                       type && *type != "text" ? *type : "malformed");
+    }
+    text += (i > 0 ? "\n" : "") + *part;
+  }
+  return text;
 }
 
 std::string ConversationLine(const Conversation& conversation) {

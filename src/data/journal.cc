@@ -37,7 +37,8 @@ Error Journal::Failed() const {
 }
 
 Result<Journal> Journal::Open(const std::string& path,
-                              FunctionRef<Status(const std::string& line, int64_t number)> visit) {
+                              FunctionRef<Status(const std::string& line, int64_t number)> visit,
+                              FunctionRef<bool(const std::string& torn)> is_ours) {
   Journal journal(path, open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
   if (journal.file_ < 0) return journal.Failed();
   if (flock(journal.file_, LOCK_EX | LOCK_NB) != 0) {
@@ -48,9 +49,11 @@ Result<Journal> Journal::Open(const std::string& path,
   for (std::string line; std::getline(in, line);) {
     ++number;
     if (in.eof()) {  // no newline
-      if (!line.starts_with('{')) {
-        return MakeError("{}:{}: no line of JSON; give the name of a file of this command, or a new one",
-                         path, number);
+      if (!line.starts_with('{') || (number == 1 && !is_ours(line))) {
+        return MakeError(
+            "{}:{}: not a line that this command wrote; give the name of a file of its own, or a "
+            "new one",
+            path, number);
       }
       if (ftruncate(journal.file_, journal.size_) != 0) return journal.Failed();
       break;

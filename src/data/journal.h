@@ -15,11 +15,12 @@ class Journal {
  public:
   // Opens or creates `path` for this process alone and calls visit(line, number from 1) for each line that is
   // there. What stands behind the last newline is the torn line of a writer that was killed: it is cut off,
-  // once all lines before it were visited without an error. Error: the path cannot be opened or read, another
-  // process has it open as a Journal, what would be cut off does not begin as a line of ours does, or visit's
-  // own.
+  // once all lines before it were visited without an error, or where there are none is_ours(torn) says that
+  // it was written here. Error: the path cannot be opened or read, another process has it open as a Journal,
+  // what would be cut off is not ours, or visit's own.
   static Result<Journal> Open(const std::string& path,
-                              FunctionRef<Status(const std::string& line, int64_t number)> visit);
+                              FunctionRef<Status(const std::string& line, int64_t number)> visit,
+                              FunctionRef<bool(const std::string& torn)> is_ours);
   Journal(Journal&& other) noexcept;
   Journal& operator=(Journal&& other) noexcept;
   ~Journal();

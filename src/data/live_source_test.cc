@@ -177,6 +177,93 @@ TEST(WriteCacheTest, EqualsTheLiveSource) {
   RemoveCache(job.out);
   EXPECT_THAT(WriteCache(job, teacher, *model.files.tokenizer, progress).error().text,
               HasSubstr("no row has 1000"));
+  EXPECT_TRUE(std::filesystem::is_empty(job.out)) << "a call that asks for less is not refused";
+}
+
+std::string Row(const std::string& answer) {
+  return fmt::format(
+      R"({{"messages":[{{"role":"user","content":"z"}},{{"role":"assistant","content":"{}"}}]}})"
+      "\n",
+      answer);
+}
+
+// DeepSpec's bound: 12 bytes that no merge joins, the end of the turn and its newline are 14 tokens.
+TEST(WriteCacheTest, LeavesOutThirteenSupervisedTokensAndKeepsFourteen) {
+  test::TinyModel model;
+  const std::string in =
+      test::WriteFile(model.dir.path() + "/in.jsonl", Row(std::string(11, 'z')) + Row(std::string(12, 'z')));
+  TrainRows rows({in}, *model.files.tokenizer, {});
+  const auto kept = ReadTrainTokens(rows);
+  ASSERT_TRUE(kept.ok());
+  ASSERT_EQ(kept->size(), 1u);
+  EXPECT_EQ((*kept)[0].LossTokens(), 14);
+  EXPECT_EQ(rows.short_rows(), 1);
+}
+
+TEST(WriteCacheTest, NoticesOtherInputs) {
+  test::TinyModel model(Options(64, 256));
+  const std::string in = model.dir.path() + "/in.jsonl";
+  const std::string first = "the answer to the first", second = "the answer to the other";
+  test::WriteFile(in, Row(first));
+  Teacher teacher(*model.target, *model.blocks, {0});
+  CacheJob job{.inputs = {in}, .out = model.dir.path() + "/cache", .rows = {}, .settings = {}};
+  job.settings.manifest.shape = {teacher.tap_layers(), 64, model.vocab(), "tiny"};
+  const auto write = [&] {
+    return WriteCache(job, teacher, *model.files.tokenizer, [](const CacheProgress&) {});
+  };
+  ASSERT_TRUE(write().ok());
+  EXPECT_TRUE(write()->was_there);
+  test::WriteFile(in, Row(second));
+  EXPECT_THAT(write().error().text, HasSubstr("made from other inputs"));
+  job.out = model.dir.path() + "/begun";
+  const auto stop = [](const CacheProgress& now) {
+    if (now.samples > 0) throw std::runtime_error("killed");
+  };
+  EXPECT_THROW(WriteCache(job, teacher, *model.files.tokenizer, stop).ok(), std::runtime_error);
+  test::WriteFile(in, Row(first));
+  EXPECT_THAT(write().error().text, HasSubstr("was begun with other inputs"));
+  job.rows.rejected = in;
+  EXPECT_THAT(write().error().text, HasSubstr("would be replaced by the rows"));
+}
+
+// A target whose hidden states overflow in one layer of one row.
+class OverflowingTarget : public Target {
+ public:
+  explicit OverflowingTarget(Target& inner) : inner_(inner) {}
+  const ModelConfig& config() const override { return inner_.config(); }
+  const TargetLimits& limits() const override { return inner_.limits(); }
+  KvLayout kv_layout() const override { return inner_.kv_layout(); }
+  TargetMemory memory() const override { return inner_.memory(); }
+  const PackedMatrix& embedding() const override { return inner_.embedding(); }
+  const PackedMatrix& head() const override { return inner_.head(); }
+  Isa isa() const override { return inner_.isa(); }
+
+  ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) override {
+    ForwardOutput output = inner_.Forward(segments, tap_layers);
+    int rows = 0;
+    for (const Segment& segment : segments) rows += int(segment.tokens.size());
+    taps_.assign(output.taps, output.taps + size_t(rows) * output.taps_stride);
+    taps_[broken] = INFINITY;
+    output.taps = taps_.data();
+    return output;
+  }
+  size_t broken = 0;
+
+ private:
+  Target& inner_;
+  std::vector<float> taps_;
+};
+
+TEST(LiveSourceTest, RefusesStatesThatAreNotFinite) {
+  test::TinyModel model(Options(64, 64));
+  OverflowingTarget target(*model.target);
+  // [rows, 2 * 64]: in the tapped layer of row 0; in the last hidden of row 1.
+  for (const size_t broken : {3, 3 * 64 + 5}) {
+    target.broken = broken;
+    auto source =
+        LiveSource::Make(RandomSamples(model.vocab(), {4}), Teacher(target, *model.blocks, {1}), "");
+    EXPECT_THAT((*source)->Read({0}).error().text, HasSubstr("not finite"));
+  }
 }
 
 TEST(TapChoiceTest, SpreadsAndParses) {

@@ -6,7 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "core/clock.h"
 #include "core/rng.h"
@@ -21,7 +21,8 @@ namespace {
 using Json = nlohmann::ordered_json;  // keeps the fields of a row in their order
 
 struct Row {
-  std::string id;  // as JSON text
+  std::string id;         // as JSON text
+  bool numbered = false;  // it has no id of its own
   std::string line;
   Json object;
 };
@@ -45,8 +46,14 @@ class Rows {
     row.object = Json::parse(row.line, nullptr, false);
     if (!row.object.is_object())
       return MakeError("{}: not a JSON object; mend or remove the line", reader_.where());
-    if (!row.object.contains("id")) row.object["id"] = number_;
-    row.id = row.object["id"].dump();
+    Json& id = row.object["id"];
+    row.numbered = id.is_null();
+    if (row.numbered) id = number_;
+    if (!IsRowId(id)) {
+      return MakeError("{}: id {} is neither a text nor a whole number of 64 bits; mend or remove it",
+                       reader_.where(), id.dump());
+    }
+    row.id = id.dump();
     ++number_;
     return std::optional<Row>(std::move(row));
   }
@@ -104,14 +111,18 @@ class Regenerator {
 
   // What there is to do. Error: a row that is no object, or an id that was there before.
   Status Count() {
-    std::unordered_set<std::string> ids;
+    std::unordered_map<std::string, bool> numbered;  // by id
     DSPARK_ASSIGN_OR_RETURN(Rows rows, Rows::Open(options_));
     while (true) {
       DSPARK_ASSIGN_OR_RETURN(const auto row, rows.Next());
       if (!row) return {};
-      if (!ids.insert(row->id).second) {
-        return MakeError("{}: id {} was on an earlier line; make ids unique", rows.where(), row->id);
+      const auto [at, is_new] = numbered.try_emplace(row->id, row->numbered);
+      if (!is_new && (row->numbered || at->second)) {
+        return MakeError("{}: id {} of a row is also the number of one without an id; give every row an id",
+                         rows.where(), row->id);
       }
+      if (!is_new)
+        return MakeError("{}: id {} was on an earlier line; make ids unique", rows.where(), row->id);
       ++(Skips(row->id) ? progress_.skipped : progress_.total);
     }
   }
@@ -236,7 +247,7 @@ Result<RegenerateProgress> Regenerate(const RegenerateOptions& options, ChatBack
                                       FunctionRef<bool()> stop,
                                       FunctionRef<void(const RegenerateProgress&)> progress) {
   DSPARK_ASSIGN_OR_RETURN(Rows rows, Rows::Open(options));
-  for (const std::string& path : {options.out, ErrorPath(options.out)}) {
+  for (const std::string& path : {options.out, ErrorPath(options.out), SettingsPath(options.out)}) {
     if (IsSameFile(options.in, path)) {
       return MakeError("{}: is read and written at once; give --out another name", options.in);
     }

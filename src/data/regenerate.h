@@ -82,8 +82,8 @@ uint64_t ReplySeed(uint64_t seed, const std::string& id, int turn);
 // "status": "success" and the "finish_reasons" of its replies; one of the error file the original with
 // "status": "error" and "error". Lines are written as conversations end. Calls `progress` after every Poll;
 // `stop` is asked as often, and what is unfinished then is dropped and done by the next call. Error: a file
-// that cannot be read or written, is no JSON, or has an id twice; other settings than those `out` was begun
-// with; the backend's.
+// that cannot be read or written, is no JSON, or has an id twice or one that is none (IsRowId); an output
+// that another program wrote, or that was begun with other settings; the backend's.
 Result<RegenerateProgress> Regenerate(const RegenerateOptions& options, ChatBackend& backend,
                                       FunctionRef<bool()> stop,
                                       FunctionRef<void(const RegenerateProgress&)> progress);

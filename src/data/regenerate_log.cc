@@ -8,30 +8,54 @@
 
 #include "core/atomic_file.h"
 #include "core/clock.h"
+#include "data/conversation.h"
 #include "data/regenerate.h"
 
 namespace dspark {
 namespace {
 
-// The id of a line that an earlier call wrote.
-Result<std::string> IdOf(const std::string& path, const std::string& line, int64_t number) {
-  const auto object = nlohmann::json::parse(line, nullptr, false);
-  if (!object.is_object() || !object.contains("id")) {
-    return MakeError("{}:{}: not an object with an id; give the name of a file of this command, or a new one",
-                     path, number);
+// What tells the lines of one of the files: the status they have.
+struct LineKind {
+  const std::string& path;
+  const char* status;
+
+  // The id of a line that an earlier call wrote.
+  Result<std::string> IdOf(const std::string& line, int64_t number) const {
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    if (IsOurs(object)) return object["id"].dump();
+    return MakeError(
+        "{}:{}: not an object with an id and \"status\": \"{}\", as this command writes them; give a file of "
+        "its own, or a new one",
+        path, number, status);
   }
-  return object["id"].dump();
-}
+  // Whether a line without its end is one of these. Where JSON is cut the status is missing, and what every
+  // row has must do.
+  bool OwnsTorn(const std::string& line) const {
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    if (!object.is_discarded()) return IsOurs(object);
+    return line.find("\"id\":") != std::string::npos || line.find("\"conversations\":") != std::string::npos;
+  }
+  bool IsOurs(const nlohmann::json& object) const {
+    return object.is_object() && IsRowId(object.value("id", nlohmann::json())) &&
+           object.value("status", nlohmann::json()) == status;
+  }
+};
+
+LineKind SuccessesOf(const std::string& path) { return {path, "success"}; }
+LineKind ErrorsOf(const std::string& path) { return {path, "error"}; }
 
 }  // namespace
 
 Result<RegenerateLog> RegenerateLog::Open(const std::string& out) {
   std::unordered_set<std::string> succeeded;
-  DSPARK_ASSIGN_OR_RETURN(Journal journal,
-                          Journal::Open(out, [&](const std::string& line, int64_t number) -> Status {
-                            DSPARK_ASSIGN_OR_RETURN(std::string id, IdOf(out, line, number));
-                            succeeded.insert(std::move(id));
-                            return {};
+  const LineKind kind = SuccessesOf(out);
+  const auto visit = [&](const std::string& line, int64_t number) -> Status {
+    DSPARK_ASSIGN_OR_RETURN(std::string id, kind.IdOf(line, number));
+    succeeded.insert(std::move(id));
+    return {};
+  };
+  DSPARK_ASSIGN_OR_RETURN(Journal journal, Journal::Open(out, visit, [&](const std::string& torn) {
+                            return kind.OwnsTorn(torn);
                           }));
   RegenerateLog log(ErrorPath(out), std::move(journal));
   log.succeeded_ = std::move(succeeded);
@@ -42,12 +66,15 @@ Result<RegenerateLog> RegenerateLog::Open(const std::string& out) {
 
 Status RegenerateLog::OpenErrors() {
   failed_.clear();
-  auto opened = Journal::Open(error_path_, [&](const std::string& line, int64_t number) -> Status {
-    DSPARK_ASSIGN_OR_RETURN(std::string id, IdOf(error_path_, line, number));
+  const LineKind kind = ErrorsOf(error_path_);
+  const auto visit = [&](const std::string& line, int64_t number) -> Status {
+    DSPARK_ASSIGN_OR_RETURN(std::string id, kind.IdOf(line, number));
     const bool counts = !succeeded_.contains(id) && failed_.insert(std::move(id)).second;
     stale_ = stale_ || !counts;
     return {};
-  });
+  };
+  auto opened =
+      Journal::Open(error_path_, visit, [&](const std::string& torn) { return kind.OwnsTorn(torn); });
   if (!opened) return opened.error();
   errors_ = std::move(opened).value();
   return {};
@@ -86,13 +113,13 @@ Status RegenerateLog::RewriteErrors() {
   std::string line;
   int64_t number = 0;
   for (std::ifstream in(error_path_, std::ios::binary); std::getline(in, line);) {
-    DSPARK_ASSIGN_OR_RETURN(const std::string id, IdOf(error_path_, line, ++number));
+    DSPARK_ASSIGN_OR_RETURN(const std::string id, ErrorsOf(error_path_).IdOf(line, ++number));
     if (failed_.contains(id)) latest[id] = number;
   }
   DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(error_path_));
   number = 0;
   for (std::ifstream in(error_path_, std::ios::binary); std::getline(in, line);) {
-    DSPARK_ASSIGN_OR_RETURN(const std::string id, IdOf(error_path_, line, ++number));
+    DSPARK_ASSIGN_OR_RETURN(const std::string id, ErrorsOf(error_path_).IdOf(line, ++number));
     if (const auto at = latest.find(id); at != latest.end() && at->second == number) file.Write(line + "\n");
   }
   errors_.reset();

@@ -13,7 +13,8 @@ namespace dspark {
 // files has succeeded, and leaves the error file at the next chance.
 class RegenerateLog {
  public:
-  // Reads both files, and creates the success file. Error: as Journal::Open, or a line without an id.
+  // Reads both files, and creates the success file. Error: as Journal::Open, or a line that is
+  // not this command's: its status is another, or it has no id.
   static Result<RegenerateLog> Open(const std::string& out);
 
   // Whether there are successes.

@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -239,15 +241,17 @@ TEST_F(RegenerateTest, InterruptedOftenGivesTheSameLinesInAnyOrder) {
 TEST_F(RegenerateTest, ErrorsAreSkippedUntilTheyAreRetried) {
   Write("in.jsonl", Conversation(1, {"a"}) + Conversation(2, {"b"}) + Conversation(3, {"c"}));
   std::set<std::string> bad{"a", "b"};
+  std::string reason = "no";
   const auto run = [&] {
     EchoBackend backend;
-    backend.error = [&](const std::string& text) { return bad.contains(text) ? "no" : ""; };
+    backend.error = [&](const std::string& text) { return bad.contains(text) ? reason : ""; };
     EXPECT_TRUE(Run(backend).ok());
     return backend.asked.size();
   };
   EXPECT_EQ(run(), 3u);
   EXPECT_EQ(Read("out_error.jsonl").size(), 2u);
   bad = {"b"};
+  reason = "no, again";
   EXPECT_EQ(run(), 0u);
   options_.retry_errors = true;
   EXPECT_EQ(run(), 2u);
@@ -255,6 +259,7 @@ TEST_F(RegenerateTest, ErrorsAreSkippedUntilTheyAreRetried) {
   const Lines left = Read("out_error.jsonl");
   ASSERT_EQ(left.size(), 1u) << "an error that came again is there once";
   EXPECT_EQ(json::parse(left[0])["id"], 2);
+  EXPECT_EQ(json::parse(left[0])["error"], "no, again") << "the latest reason";
   bad = {};
   EXPECT_EQ(run(), 1u);
   EXPECT_EQ(Read("out.jsonl").size(), 3u);
@@ -264,7 +269,7 @@ TEST_F(RegenerateTest, ErrorsAreSkippedUntilTheyAreRetried) {
 // Killed between writing the success and rewriting the error file.
 TEST_F(RegenerateTest, WhatIsInBothFilesHasSucceeded) {
   Write("in.jsonl", Conversation(1, {"a"}) + Conversation(2, {"b"}));
-  Write("out.jsonl", "{\"id\":1}\n");
+  Write("out.jsonl", "{\"id\":1,\"status\":\"success\"}\n");
   Write("out_error.jsonl", "{\"id\":1,\"status\":\"error\"}\n{\"id\":2,\"status\":\"error\"}\n{\"id\":");
   EchoBackend backend;
   ASSERT_TRUE(Run(backend).ok());
@@ -293,15 +298,29 @@ TEST_F(RegenerateTest, WhatCannotGoOnIsOneLine) {
   EXPECT_FALSE(std::filesystem::exists(Path("out.jsonl")));
   Write("in.jsonl", "{\"id\":1}\nnonsense\n");
   EXPECT_THAT(error(), HasSubstr("in.jsonl:2: not a JSON object"));
+  for (const char* id : {"{\"b\":1,\"a\":2}", "[1]", "1.5", "12345678901234567890123", "true"}) {
+    Write("in.jsonl", fmt::format("{{\"id\":{}}}\n", id));
+    EXPECT_THAT(error(), HasSubstr("is neither a text nor a whole number of 64 bits")) << id;
+  }
+  Write("in.jsonl", "{\"id\":1}\n{\"x\":2}\n");
+  EXPECT_THAT(error(), HasSubstr("in.jsonl:2: id 1 of a row is also the number of one without an id"));
   Write("in.jsonl", "{\"id\":\"1\"}\n{\"id\":1}\n{\"id\":\"1\"}\n");
   EXPECT_THAT(error(), HasSubstr("in.jsonl:3: id \"1\" was on an earlier line"));
   Write("in.jsonl", Conversation(1, {"a"}));
   Write("out.jsonl", "{\"text\":1}\n");
   EXPECT_THAT(error(), HasSubstr("out.jsonl:1: not an object with an id"));
-  Write("out.jsonl", "a precious file");
-  EXPECT_THAT(error(), HasSubstr("out.jsonl:1: no line of JSON"));
-  EXPECT_THAT(Read("out.jsonl"), ElementsAre("a precious file"));
+  // One line without an end is no torn line of ours unless it looks like one; the other two are whole.
+  for (const char* precious : {"a precious file", R"({"precious":1})", R"({"precious":1,)",
+                               R"({"id":1,"conversations":[]})", "{\"id\":1,\"conversations\":[]}\n"}) {
+    Write("out.jsonl", precious);
+    EXPECT_THAT(error(), HasSubstr("out.jsonl:1: not a")) << precious;
+    EXPECT_EQ(Read("out.jsonl")[0], std::string(precious).substr(0, std::string(precious).find('\n')));
+  }
   options_.out = options_.in;
+  EXPECT_THAT(error(), HasSubstr("read and written at once"));
+  Write("out_settings.json", "{\"id\":1}\n");
+  options_.in = Path("out_settings.json");
+  options_.out = Path("out.jsonl");
   EXPECT_THAT(error(), HasSubstr("read and written at once"));
   options_.out = Path("none/out.jsonl");
   EXPECT_THAT(error(), HasSubstr("none/out.jsonl: cannot be written"));
@@ -332,20 +351,60 @@ TEST_F(RegenerateTest, NamesOfErrorFiles) {
   EXPECT_EQ(ErrorPath("a/b"), "a/b_error.jsonl");
 }
 
+class EmptyReplies : public EchoBackend {
+ public:
+  Result<std::vector<ChatReply>> Poll() override {
+    auto replies = EchoBackend::Poll();
+    for (ChatReply& reply : *replies) reply.content.clear();
+    return replies;
+  }
+};
+
+TEST_F(RegenerateTest, AnEmptyReplyIsAnError) {
+  Write("in.jsonl", Conversation(1, {"a"}));
+  EmptyReplies backend;
+  EXPECT_EQ(Run(backend)->failed, 1);
+  EXPECT_THAT(Read("out.jsonl"), IsEmpty());
+  ASSERT_EQ(Read("out_error.jsonl").size(), 1u);
+  EXPECT_EQ(json::parse(Read("out_error.jsonl")[0])["error"], "reply 0 is empty");
+}
+
+const auto kAnyTorn = [](const std::string&) { return true; };
+
+// A disk that takes only the beginning of a line.
+TEST_F(RegenerateTest, AFailedWriteLeavesNoHalfLine) {
+  auto journal = Journal::Open(
+      Path("j"), [](const std::string&, int64_t) { return Status(); }, kAnyTorn);
+  ASSERT_TRUE(journal.ok());
+  ASSERT_TRUE(journal->Append("{\"id\":1}").ok());
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{12, before.rlim_max};
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &small);
+  const Status failed = journal->Append("{\"id\":2}");
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_FALSE(failed.ok());
+  ASSERT_TRUE(journal->Append("{\"id\":3}").ok());
+  EXPECT_THAT(Read("j"), ElementsAre("{\"id\":1}", "{\"id\":3}"));
+}
+
 TEST_F(RegenerateTest, AJournalIsForOneAtATime) {
   const auto visit = [](const std::string&, int64_t) { return Status(); };
-  auto first = Journal::Open(Path("j"), visit);
+  auto first = Journal::Open(Path("j"), visit, kAnyTorn);
   ASSERT_TRUE(first.ok());
-  const auto second = Journal::Open(Path("j"), visit);
+  const auto second = Journal::Open(Path("j"), visit, kAnyTorn);
   ASSERT_FALSE(second.ok());
   EXPECT_THAT(second.error().text, HasSubstr("another process is writing"));
   ASSERT_TRUE(first->Append("{}").ok());
   { const Journal gone = std::move(*first); }
   Lines seen;
-  ASSERT_TRUE(Journal::Open(Path("j"), [&](const std::string& line, int64_t) {
-                seen.push_back(line);
-                return Status();
-              }).ok());
+  const auto note = [&](const std::string& line, int64_t) {
+    seen.push_back(line);
+    return Status();
+  };
+  ASSERT_TRUE(Journal::Open(Path("j"), note, kAnyTorn).ok());
   EXPECT_THAT(seen, ElementsAre("{}"));
 }
 

@@ -1,5 +1,7 @@
 #include "data/rejected_rows.h"
 
+#include <unistd.h>
+
 #include <nlohmann/json.hpp>
 
 namespace dspark {
@@ -17,6 +19,7 @@ Status RejectedRows::Add(const std::string& where, const std::string& reason, co
 }
 
 Status RejectedRows::Commit() {
+  if (count_ == 0 && !path_.empty()) unlink(path_.c_str());
   Status written = file_ ? file_->Commit() : Status();
   file_.reset();
   return written;

@@ -13,7 +13,7 @@ namespace dspark {
 class RejectedRows {
  public:
   // `path`, unless empty, is written when there are any: {"where": "file:line", "reason", "row"}, a line
-  // each.
+  // each; without any, one that an earlier call left there is removed.
   explicit RejectedRows(std::string path) : path_(std::move(path)) {}
 
   // Error: the file cannot be made.

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "core/atomic_file.h"
 #include "core/sha256.h"
@@ -38,6 +38,19 @@ std::string HeldOutLine(const Conversation& conversation) {
   return json.dump() + "\n";
 }
 
+std::string RejectedPath(const SplitOptions& options) { return options.out + "/split_rejected.jsonl"; }
+
+Status CheckNotWritten(const std::vector<std::string>& inputs, const std::vector<std::string>& outputs) {
+  std::error_code missing;
+  for (const std::string& input : inputs) {
+    for (const std::string& output : outputs) {
+      if (fs::equivalent(input, output, missing))
+        return MakeError("{}: would be replaced while it is read; give another --out", input);
+    }
+  }
+  return {};
+}
+
 // One pass over the inputs, row by row into the two files.
 class Splitter {
  public:
@@ -45,7 +58,7 @@ class Splitter {
       : options_(options),
         train_(std::move(train)),
         held_out_(std::move(held_out)),
-        rejected_(options.out + "/split_rejected.jsonl") {}
+        rejected_(RejectedPath(options)) {}
 
   Status Read(const std::string& path) {
     DSPARK_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(path));
@@ -56,6 +69,7 @@ class Splitter {
       auto conversation = ParseConversation(row);
       const Status added = conversation ? Add(*conversation) : conversation.error();
       ++index_;
+      if (!clash_.empty()) return MakeError("{}: {}", reader.where(), clash_);
       if (!added) DSPARK_RETURN_IF_ERROR(rejected_.Add(reader.where(), added.error().text, row));
     }
     return {};
@@ -81,9 +95,16 @@ class Splitter {
       ++summary_.filtered;
       return {};
     }
-    if (conversation.id.is_null()) conversation.id = index_;
+    const bool numbered = conversation.id.is_null();
+    if (numbered) conversation.id = index_;
     const std::string id = conversation.id.dump();
-    if (!ids_.insert(id).second) return MakeError("id {} was in a row before", id);
+    const auto [at, is_new] = numbered_.try_emplace(id, numbered);
+    if (!is_new && (numbered || at->second)) {
+      clash_ =
+          fmt::format("id {} of a row is also the number of one without an id; give every row an id", id);
+      return {};
+    }
+    if (!is_new) return MakeError("id {} was in a row before", id);
     auto& messages = conversation.messages;
     if (!options_.keep_system && messages[0].role == "system") messages.erase(messages.begin());
     const bool held_out = IsHeldOut(options_.seed, id, options_.held_out);
@@ -98,7 +119,8 @@ class Splitter {
   const SplitOptions& options_;
   AtomicFile train_, held_out_;
   RejectedRows rejected_;
-  std::unordered_set<std::string> ids_;
+  std::unordered_map<std::string, bool> numbered_;  // by id: whether the row had none of its own
+  std::string clash_;                               // of two ids; ends the run
   SplitSummary summary_;
   int64_t index_ = 0;  // of the row, over all inputs
 };
@@ -113,6 +135,7 @@ bool IsHeldOut(uint64_t seed, const std::string& id, double share) {
 
 Result<SplitSummary> Split(const SplitOptions& options) {
   const std::string train = options.out + "/train.jsonl", held_out = options.out + "/held_out.jsonl";
+  DSPARK_RETURN_IF_ERROR(CheckNotWritten(options.inputs, {train, held_out, RejectedPath(options)}));
   std::error_code error;
   for (const std::string& path : {train, held_out}) {
     if (!options.force && fs::exists(path, error))

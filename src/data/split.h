@@ -31,7 +31,8 @@ struct SplitSummary {
 // Writes out/train.jsonl (ConversationLine) and out/held_out.jsonl ({"turns": [user contents], "id",
 // "domain"}), both whole or not at all, and out/split_rejected.jsonl when rows cannot be used (RejectedRows).
 // A row keeps its id; one without gets its index over all inputs; a second row of an id is rejected. Error:
-// an input that cannot be read, outputs that exist.
+// an input that cannot be read, or is an output; outputs that exist; an id that is also the index of a row
+// without one: neither row is dropped for that.
 Result<SplitSummary> Split(const SplitOptions& options);
 
 // Depends on nothing but the arguments, so that membership stays when rows are added or reordered. `id` is

@@ -122,6 +122,76 @@ TEST_F(SplitTest, BadRowsAreListedAndNotFatal) {
   EXPECT_THAT(rejected[0], HasSubstr(R"("reason":"not JSON","row":"{")"));
 }
 
+TEST_F(SplitTest, IdsAreTextsOrWholeNumbers) {
+  std::string rows;
+  const auto row = [](const std::string& id) {
+    return fmt::format(R"({{"id":{},"messages":[{{"role":"user","content":"q"}}]}})"
+                       "\n",
+                       id);
+  };
+  for (const char* id : {"-1", "18446744073709551615", "\"x\"", "1.5", "{\"a\":1}", "12345678901234567890123",
+                         "12345678901234567890124", "null"})
+    rows += row(id);
+  SplitOptions options = Options(Write("in.jsonl", rows));
+  options.held_out = 0;
+  options.force = true;
+  const auto summary = Split(options);
+  ASSERT_TRUE(summary.ok());
+  EXPECT_EQ(summary->train, 4) << "the last gets its index";
+  EXPECT_EQ(summary->rejected, 4);
+  EXPECT_THAT(summary->first_rejected[0],
+              HasSubstr("in.jsonl:4: id 1.5 is neither a text nor a whole number of 64 bits"));
+  EXPECT_THAT(Lines(Path("out/train.jsonl"))[3], HasSubstr("{\"id\":7,"));
+  // An id that is another row's index ends the run, whichever comes first: no row is dropped for it.
+  for (const std::string& clash : {row("1") + row("null"), row("null") + row("0")}) {
+    Write("in.jsonl", clash);
+    const auto refused = Split(options);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_THAT(refused.error().text, HasSubstr("in.jsonl:2: id "));
+    EXPECT_THAT(refused.error().text, HasSubstr("give every row an id"));
+  }
+}
+
+TEST_F(SplitTest, SystemMessagesInTheMiddleAreLeftOutAndPartsJoined) {
+  const std::string in =
+      Write("in.jsonl", R"({"messages":[{"role":"user","content":[{"type":"text","text":"a"},)"
+                        R"({"type":"text","text":"b"}]},{"role":"system","content":"s"},)"
+                        R"({"role":"assistant","content":"c"}]})"
+                        "\n"
+                        R"({"messages":[{"role":"user","content":[{"type":"text","text":"a"},)"
+                        R"({"type":"image_url","image_url":{"url":"x"}}]}]})"
+                        "\n"
+                        R"({"messages":[{"role":"user","content":["a"]}]})");
+  SplitOptions options = Options(in);
+  options.held_out = 0;
+  options.keep_system = true;
+  const auto summary = Split(options);
+  ASSERT_TRUE(summary.ok());
+  EXPECT_THAT(Lines(Path("out/train.jsonl")),
+              ElementsAre(R"({"id":0,"conversations":[{"role":"user","content":"a\nb"},)"
+                          R"({"role":"assistant","content":"c"}]})"));
+  EXPECT_THAT(summary->first_rejected,
+              ElementsAre(in + R"(:2: part 2 of "content" of message 1 is image_url, not text)",
+                          in + R"(:3: part 1 of "content" of message 1 is malformed, not text)"));
+}
+
+TEST_F(SplitTest, SpoilsNoInputAndLeavesNoOldRejects) {
+  SplitOptions options = Options(Write("in.jsonl", Row(1) + "no row\n"));
+  options.held_out = 0;
+  ASSERT_TRUE(Split(options).ok());
+  options.force = true;
+  options.inputs = {Path("out/train.jsonl")};
+  const std::vector<std::string> before = Lines(options.inputs[0]);
+  const auto refused = Split(options);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().text, HasSubstr("out/train.jsonl: would be replaced while it is read"));
+  EXPECT_EQ(Lines(options.inputs[0]), before);
+  EXPECT_TRUE(std::filesystem::exists(Path("out/split_rejected.jsonl")));
+  options.inputs = {Write("in.jsonl", Row(1))};
+  ASSERT_TRUE(Split(options).ok());
+  EXPECT_FALSE(std::filesystem::exists(Path("out/split_rejected.jsonl")));
+}
+
 TEST_F(SplitTest, Filters) {
   SplitOptions options =
       Options(Write("in.jsonl", Row(1, R"(,"domain":"math","license":"MIT")") +

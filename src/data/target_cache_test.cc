@@ -163,6 +163,36 @@ TEST_P(TargetCacheTest, RefusesWhatItWouldSpoil) {
   EXPECT_FALSE(HoldsWholeCache(whole));
   RemoveCache(Path("foreign"));
   EXPECT_EQ(ReadAll(Path("foreign/file")), "mine");
+  Append(Path("foreign/manifest.json"), "{\"name\": \"a web page\"}");
+  EXPECT_FALSE(HoldsWholeCache(Path("foreign")));
+  RemoveCache(Path("foreign"));
+  EXPECT_TRUE(fs::exists(Path("foreign/manifest.json")));
+}
+
+TEST_P(TargetCacheTest, AWholeCacheKnowsWhatItWasMadeFrom) {
+  settings_.made_from = "this model";
+  const std::string whole = WriteWhole("whole");
+  EXPECT_TRUE(CheckSameSettings(whole, settings_).ok());
+  const auto difference = [&](const std::function<void(CacheSettings*)>& change) {
+    CacheSettings wanted = settings_;
+    change(&wanted);
+    const Status same = CheckSameSettings(whole, wanted);
+    return same ? "none" : same.error().text;
+  };
+  EXPECT_EQ(difference([](CacheSettings* s) { s->manifest.exp_name = "moved"; }), "none");
+  EXPECT_THAT(difference([](CacheSettings* s) { s->made_from = "another"; }), HasSubstr("other inputs"));
+  EXPECT_THAT(difference([](CacheSettings* s) { s->manifest.max_length = 7; }),
+              HasSubstr("max_length is 0 there, 7 is wanted"));
+  fs::remove(whole + "/settings.json");
+  EXPECT_THAT(difference([](CacheSettings*) {}), HasSubstr("does not say what it was made from"));
+}
+
+// A record of a sample that never reached its shard.
+TEST_P(TargetCacheTest, RecordsWithoutTheirBytesAreDropped) {
+  { ASSERT_TRUE(Open("cut")->Append(samples_[0]).ok()); }
+  const std::string shard = Path("cut/" + ShardName(0));
+  fs::resize_file(shard, fs::file_size(shard) - 1);
+  EXPECT_EQ(Open("cut")->samples(), 0);
 }
 
 // DeepSpec's manifest does not say the vocabulary.

@@ -1,5 +1,7 @@
 #include "data/write_cache.h"
 
+#include <filesystem>
+
 #include "core/mapped_file.h"
 #include "core/sha256.h"
 
@@ -8,6 +10,16 @@ namespace {
 
 // Enough rows for passes that are full, few enough that their states stay in some 10 MB.
 constexpr size_t kBatchTokens = 2048;
+
+Status CheckNotWritten(const CacheJob& job) {
+  std::error_code missing;
+  for (const std::string& path : job.inputs) {
+    if (std::filesystem::equivalent(path, job.rows.rejected, missing))
+      return MakeError("{}: would be replaced by the rows that cannot be used; give --out another name",
+                       path);
+  }
+  return {};
+}
 
 // What tells other inputs from those a cache was begun with.
 Result<std::string> Digests(const std::vector<std::string>& paths) {
@@ -37,9 +49,14 @@ Result<std::vector<TrainTokens>> NextBatch(TrainRows& rows, const Teacher& teach
 
 Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tokenizer& tokenizer,
                                 FunctionRef<void(const CacheProgress&)> progress) {
+  DSPARK_RETURN_IF_ERROR(CheckNotWritten(job));
   CacheSettings settings = job.settings;
   DSPARK_ASSIGN_OR_RETURN(const std::string digests, Digests(job.inputs));
   settings.made_from += digests;
+  if (HoldsWholeCache(job.out)) {
+    DSPARK_RETURN_IF_ERROR(CheckSameSettings(job.out, settings));
+    return CacheSummary{.was_there = true, .first_rejected = {}};
+  }
   DSPARK_ASSIGN_OR_RETURN(CacheWriter writer, CacheWriter::Open(job.out, settings));
   TrainRows rows(job.inputs, tokenizer, job.rows);
   for (int64_t i = 0; i < writer.samples(); ++i) {
@@ -64,11 +81,15 @@ Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tok
     progress(done);
   }
   if (writer.samples() == 0) {
+    RemoveCache(job.out);  // or a call with settings that give samples would be refused for these
     return MakeError("{}: no row has {} supervised tokens or more; are there answers in the input?", job.out,
                      job.rows.min_loss_tokens);
   }
   DSPARK_RETURN_IF_ERROR(writer.Finish());
-  return CacheSummary{writer.samples(), rows.short_rows(), rows.rejected().count(), rows.rejected().first()};
+  return CacheSummary{.samples = writer.samples(),
+                      .short_rows = rows.short_rows(),
+                      .rejected = rows.rejected().count(),
+                      .first_rejected = rows.rejected().first()};
 }
 
 }  // namespace dspark

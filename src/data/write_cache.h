@@ -23,13 +23,14 @@ struct CacheProgress {
 };
 
 struct CacheSummary {
+  bool was_there = false;  // whole already; nothing was done and nothing else is known
   int64_t samples = 0, short_rows = 0, rejected = 0;
   std::vector<std::string> first_rejected;
 };
 
 // Makes the cache or goes on with it: samples that are in it are only rendered again, to find the place.
-// `progress` is called when that is done and after every batch. Error: as CacheWriter, TrainRows and Teacher;
-// no row gives a sample.
+// `progress` is called when that is done and after every batch. Error: as CacheWriter, CheckSameSettings,
+// TrainRows and Teacher; no row gives a sample, and then nothing is left behind.
 Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tokenizer& tokenizer,
                                 FunctionRef<void(const CacheProgress&)> progress);
 

@@ -181,7 +181,10 @@ std::vector<float> FitTemperatures(std::span<const ConfidenceRound> rounds, int 
       if (int(k) < rounds[r].verified)
         candidates.push_back({prefixes[r], rounds[r].logits[k], rounds[r].accepted > int(k)});
     }
-    if (int(candidates.size()) >= least_rounds) temperatures[k] = float(BestTemperature(candidates));
+    const auto kept = std::ranges::count_if(candidates, &Candidate::accepted);
+    const auto lost = std::ssize(candidates) - kept;
+    if (kept + lost >= least_rounds && std::min(kept, lost) >= kLeastOutcomes)
+      temperatures[k] = float(BestTemperature(candidates));
     for (size_t r = 0; r < rounds.size(); ++r) {
       if (int(k) < rounds[r].verified) prefixes[r] *= Sigmoid(rounds[r].logits[k] / temperatures[k]);
     }

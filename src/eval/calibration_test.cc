@@ -131,11 +131,30 @@ TEST(FitTemperatures, FewRoundsKeepOne) {
   EXPECT_EQ(FitTemperatures({}, 3), (std::vector<float>{1, 1, 1}));
 }
 
-// Perfectly believed rounds: no temperature is better than none.
+// Rounds of one draft with the same logit, of which the first `kept` were kept.
+std::vector<ConfidenceRound> Alike(float logit, int rounds, int kept) {
+  std::vector<ConfidenceRound> all;
+  for (int r = 0; r < rounds; ++r)
+    all.push_back({.logits = {logit}, .verified = 1, .accepted = r < kept, .committed = 1 + (r < kept)});
+  return all;
+}
+
 TEST(FitTemperatures, NearestToOneAmongEqualOnes) {
-  const std::vector<ConfidenceRound> rounds(100,
-                                            {.logits = {0.0f}, .verified = 1, .accepted = 1, .committed = 2});
-  EXPECT_EQ(FitTemperatures(rounds, 1), (std::vector<float>{1}));  // σ(0 / T) is ½ for every T
+  EXPECT_EQ(FitTemperatures(Alike(0, 100, 40), 1), (std::vector<float>{1}));  // σ(0 / T) is ½ for every T
+}
+
+// Outcomes that are (nearly) all alike say nothing of how sure to be.
+TEST(FitTemperatures, OutcomesThatAreAlikeKeepOne) {
+  for (const int kept : {0, kLeastOutcomes - 1, 101 - kLeastOutcomes, 100})
+    EXPECT_EQ(FitTemperatures(Alike(2, 100, kept), 1), (std::vector<float>{1})) << kept;
+  for (const int kept : {kLeastOutcomes, 100 - kLeastOutcomes})
+    EXPECT_NE(FitTemperatures(Alike(2, 100, kept), 1), (std::vector<float>{1})) << kept;
+}
+
+// σ(2 / T) = 0.65 at a T that lies a third of the way between two of the 65 steps.
+TEST(FitTemperatures, IsRefinedTwice) {
+  const double t = 2 / std::log(0.65 / 0.35);
+  EXPECT_NEAR(FitTemperatures(Alike(2, 100, 65), 1)[0], t, 0.002 * t);
 }
 
 }  // namespace

@@ -27,9 +27,11 @@ CandidateLanes LanesOf(const EvalSetting& s, const Candidate& c) {
   EngineOptions whole = c.served;
   whole.threshold = 0;
   whole.fixed_draft = c.drafter->max_tokens();
+  whole.accept_blocks = false;  // the paper's Table 1 judges every draft by itself
   CandidateLanes lanes;
   lanes.whole = std::make_unique<Lane>(s, c.drafter, whole, c.traits.temperatures);
-  if (c.served.threshold > 0 || c.served.fixed_draft < whole.fixed_draft)
+  const bool other_rule = c.served.accept_blocks && !s.rollout.sampling.Greedy();
+  if (c.served.threshold > 0 || c.served.fixed_draft < whole.fixed_draft || other_rule)
     lanes.served = std::make_unique<Lane>(s, c.drafter, c.served, c.traits.temperatures);
   return lanes;
 }
@@ -117,6 +119,7 @@ std::vector<SuiteResult> SuiteRun::Finish() {
     result.whole = lanes_[c].whole->log.acceptance();
     if (candidates_[c].traits.with_lookup) result.whole_lookup = lanes_[c].whole->log.looked_up();
     result.confidence = lanes_[c].whole->log.confidence();
+    result.without_confidence = lanes_[c].whole->log.without_confidence();
     result.served = lanes_[c].Served().log.acceptance();
     result.plain = plain_.speed;
     result.speculative = lanes_[c].Served().speed;

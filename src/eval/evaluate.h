@@ -29,10 +29,11 @@ struct Candidate {
   EngineOptions served;  // the policy; max_sequences and observer are set here
 };
 
-// Answers every prompt plainly and then, for each candidate, with whole blocks and with lengths by its policy
-// (one run where that comes to the same), group by group, so that what disturbs the machine disturbs all
-// alike. Greedy answers are compared with the plain ones. `progress` is told the number of prompts done. One
-// result for each candidate. Error: the model gave no distribution.
+// Answers every prompt plainly and then, for each candidate, with whole blocks, sampled drafts accepted token
+// by token, and with lengths and accept rule as served (one run where that comes to the same), group by
+// group, so that what disturbs the machine disturbs all alike. Greedy answers are compared with the plain
+// ones. `progress` is told the number of prompts done. One result for each candidate. Error: the model gave
+// no distribution.
 Result<std::vector<SuiteResult>> EvaluateSuite(const EvalSetting& setting, const Suite& suite,
                                                std::span<const Candidate> candidates,
                                                FunctionRef<void(int done)> progress);

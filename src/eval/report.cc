@@ -50,7 +50,12 @@ std::string Settings(const EvalResults& r) {
   entry("machine", r.machine);
   entry("temperature", r.temperature > 0 ? fmt::format("{:g}", r.temperature) : "0 (greedy)");
   entry("answers", fmt::format("at most {} tokens, {} at once", r.max_tokens, r.concurrency));
+  entry("prompts", fmt::format("{} prompts, {} answers; {}", r.Prompts(), r.Answers(),
+                               r.max_turns > 0 ? fmt::format("at most {} turns of each", r.max_turns)
+                                               : "all turns of each"));
   entry("policy", r.policy);
+  entry("sampled drafts", fmt::format("accepted by {} as served; whole blocks always by token", r.accept));
+  entry("seed", std::to_string(r.seed));
   return html + "</dl>\n";
 }
 
@@ -59,6 +64,7 @@ std::string Losslessness(const EvalResults& r) {
     return "<p>Sampled answers: each lane draws its own text of the same distribution, so answers are not "
            "compared.</p>\n";
   }
+  if (!r.Lossless()) return "<p class=\"bad\">No prompt was answered: nothing was compared.</p>\n";
   if (const int different = r.Different(); different > 0) {
     return fmt::format(
         "<p class=\"bad\">{} greedy answers differ from plain decoding's. That is a bug.</p>\n", different);
@@ -89,7 +95,8 @@ std::string Quartiles(const Figures& f) {
 std::string SuiteTable(const EvalResults& r, double Figures::*figure, int digits) {
   if (r.drafters.empty()) return "";
   std::string html = "<div class=\"wide\"><table><thead><tr>" + TextHead("drafter");
-  for (const SuiteResult& suite : r.drafters.front().suites) html += Head(suite.suite);
+  for (const SuiteResult& suite : r.drafters.front().suites)
+    html += Head(fmt::format("{} (n = {})", suite.suite, suite.prompts));
   html += Head("mean") + "</tr></thead><tbody>";
   std::vector<std::vector<Figures>> rows;
   for (const DrafterResult& drafter : r.drafters) {
@@ -166,7 +173,8 @@ std::string RenderReport(const EvalResults& results) {
   html += Settings(results) + Losslessness(results) + DrafterTable(results);
   html +=
       "<section><h2>Accepted length τ (Table 1)</h2>\n<p class=\"caption\">Tokens committed per round, the "
-      "extra one included, when every round verifies the whole block.</p>\n" +
+      "extra one included, when every round verifies the whole block (at the end of an answer: as much of it "
+      "as can still be said), sampled drafts token by token. n: prompts.</p>\n" +
       SuiteTable(results, &Figures::tau, 2) + "</section>\n";
   html +=
       "<section><h2>Speed</h2>\n<p class=\"caption\">Against plain decoding of the same prompts in the same "
@@ -177,8 +185,7 @@ std::string RenderReport(const EvalResults& results) {
           ThresholdFigure(results) + ReliabilityFigure(results);
   html +=
       "<p class=\"note\">τ: tokens per round. Verify rate: tokens per row run for them. Means over suites "
-      "are "
-      "unweighted. docs/evaluation.md says how each figure is taken.</p>\n</body></html>\n";
+      "are unweighted. docs/evaluation.md says how each figure is taken.</p>\n</body></html>\n";
   return html;
 }
 

@@ -26,6 +26,7 @@ SuiteResult Pooled(const DrafterResult& drafter, const std::string& domain) {
   for (const SuiteResult& suite : drafter.suites) {
     if (suite.domain != domain) continue;
     pooled.whole.Add(suite.OwnRounds());
+    pooled.without_confidence.Add(suite.without_confidence);
     pooled.confidence.insert(pooled.confidence.end(), suite.confidence.begin(), suite.confidence.end());
   }
   return pooled;
@@ -178,7 +179,8 @@ std::string Thresholds(const DrafterResult& drafter, const std::vector<std::stri
     names.push_back(domain);
     rate.series.push_back({style, {}});
     tau.series.push_back({style, {}});
-    for (const SweepPoint& p : SweepThresholds(pooled.confidence, drafter.traits.temperatures)) {
+    for (const SweepPoint& p :
+         SweepThresholds(pooled.confidence, pooled.without_confidence, drafter.traits.temperatures)) {
       rate.series.back().points.push_back({p.threshold, p.stats.VerifyRate()});
       tau.series.back().points.push_back({p.threshold, p.stats.Tau()});
       most = std::max(most, p.stats.Tau());
@@ -217,15 +219,21 @@ std::string ConditionalFigure(const EvalResults& results) {
     for (size_t d = 0; d < results.drafters.size(); ++d) {
       ChartSeries& series = chart.series.emplace_back();
       series.style = int(d);
-      const std::vector<double> rates = Pooled(results.drafters[d], domain).whole.Conditional();
-      for (size_t k = 0; k < rates.size(); ++k) series.points.push_back({double(k + 1), rates[k]});
+      const AcceptanceStats whole = Pooled(results.drafters[d], domain).whole;
+      const std::vector<double> rates = whole.Conditional();
+      for (size_t k = 0; k < rates.size(); ++k) {
+        if (whole.reached_at[k] >= kFewRounds) series.points.push_back({double(k + 1), rates[k]});
+      }
     }
     charts += RenderChart(chart);
   }
   return Section(
       "Conditional acceptance by position (Figure 2)",
-      "The share of rounds that kept a draft, of those that kept all drafts before it; suites of a "
-      "domain pooled. Rounds that prompt lookup drafted beside a trained drafter are left out.",
+      fmt::format(
+          "The share of rounds that kept a draft, of those that kept all drafts before it; suites of a "
+          "domain pooled. Rounds that prompt lookup drafted beside a trained drafter are left out, and "
+          "positions that fewer than {} rounds reached.",
+          kFewRounds),
       Legend(names) + Charts(charts));
 }
 
@@ -254,7 +262,8 @@ std::string ThresholdFigure(const EvalResults& results) {
                      ? kNoConfidence
                      : "Drafts from the first whose confidence is below the threshold on are not "
                        "verified. Computed from the recorded rounds of whole blocks, each cut as the "
-                       "threshold would have cut it; nothing was run again.",
+                       "threshold would have cut it; nothing was run again. Rounds without "
+                       "confidences count as they were.",
                  body);
 }
 

@@ -78,7 +78,11 @@ TEST(SpeedEvidence, OfGroups) {
 }
 
 TEST(SpeedEvidence, IsShownWithEverySpeedUp) {
-  EvalResults r{.model = "m", .machine = "x", .policy = "adaptive", .drafters = {MakeDrafter("d", 1, 4)}};
+  EvalResults r{.model = "m",
+                .machine = "x",
+                .policy = "adaptive",
+                .accept = "block",
+                .drafters = {MakeDrafter("d", 1, 4)}};
   EXPECT_THAT(RenderReport(r), HasSubstr("2.00× ?"));
   for (SuiteResult& suite : r.drafters[0].suites) suite.ratios = {2, 2, 2, 2, 1.5, 2.5};
   const std::string html = RenderReport(r);
@@ -102,7 +106,7 @@ TEST(Figures, OfADrafterBesideLookup) {
   const Figures f = FiguresOf(suite);
   EXPECT_DOUBLE_EQ(f.tau, (60 * 3 + 10 * 10) / 70.0);
   EXPECT_EQ(f.conditional, own);
-  const EvalResults r{.model = "m", .machine = "x", .policy = "adaptive", .drafters = {d}};
+  const EvalResults r{.model = "m", .machine = "x", .policy = "adaptive", .accept = "block", .drafters = {d}};
   const nlohmann::json json = ToJson(r)["drafters"][0]["suites"][0];
   EXPECT_EQ(json["whole"]["rounds"], 70);
   EXPECT_EQ(json["whole_lookup"]["rounds"], 10);
@@ -113,7 +117,7 @@ TEST(Figures, OfADrafterBesideLookup) {
 // A round cut before its last kept draft gives one token more than the drafts left.
 TEST(SweepThresholds, CutsRecordedRounds) {
   const ConfidenceRound round{.logits = {4, 3, -3, 4}, .verified = 4, .accepted = 3, .committed = 4};
-  const auto sweep = SweepThresholds({round, round}, {});
+  const auto sweep = SweepThresholds({round, round}, {}, {});
   EXPECT_EQ(sweep.front().threshold, 0);
   EXPECT_EQ(sweep.front().stats.drafted, 8);
   EXPECT_EQ(sweep.front().stats.committed, 8);
@@ -122,12 +126,30 @@ TEST(SweepThresholds, CutsRecordedRounds) {
   EXPECT_EQ(sweep[10].stats.committed, 6);
   EXPECT_DOUBLE_EQ(sweep[10].stats.VerifyRate(), 1);
   // Temperatures move what a threshold cuts.
-  EXPECT_EQ(SweepThresholds({round}, {1, 1, 100, 1})[9].stats.drafted, 4);
+  EXPECT_EQ(SweepThresholds({round}, {}, {1, 1, 100, 1})[9].stats.drafted, 4);
+}
+
+// At threshold 0 it is Table 1: rounds without drafts count.
+TEST(SweepThresholds, StartsWithAllRounds) {
+  const ConfidenceRound round{.logits = {1, 1}, .verified = 2, .accepted = 2, .committed = 3};
+  AcceptanceStats without, all;
+  without.Add(0, 0, 1);
+  all.Add(0, 0, 1);
+  all.Add(2, 2, 3);
+  const auto sweep = SweepThresholds({round}, without, {});
+  EXPECT_DOUBLE_EQ(sweep.front().stats.Tau(), all.Tau());
+  EXPECT_DOUBLE_EQ(sweep.front().stats.VerifyRate(), all.VerifyRate());
 }
 
 EvalResults MakeResults() {
-  EvalResults r{
-      .model = "a <model> & \"more\"", .machine = "m", .policy = "adaptive", .max_tokens = 8, .drafters = {}};
+  EvalResults r{.model = "a <model> & \"more\"",
+                .machine = "m",
+                .policy = "adaptive",
+                .max_tokens = 8,
+                .max_turns = 3,
+                .accept = "block",
+                .seed = 77,
+                .drafters = {}};
   r.drafters = {MakeDrafter("two layers", 2, 4), MakeDrafter("five layers", 5, 4), MakeDrafter("long", 2, 8)};
   r.drafters[0].traits.temperatures = {1.5, 1, 1, 0.75};
   return r;
@@ -140,7 +162,8 @@ TEST(Report, HasAllFiguresForDraftersThatDiffer) {
   for (const char* text :
        {"Table 1", "Figure 2", "Figure 3", "Figure 4", "Figure 5", "Figure 6", "DSpark (vanilla), block 4",
         "DSpark (vanilla), layers 2", "after temperature scaling", "a &lt;model&gt; &amp; &quot;more&quot;",
-        "token for token"}) {
+        "token for token", "gsm8k (n = 2)", "4 prompts, 4 answers; at most 3 turns",
+        "accepted by block as served", "<dd>77</dd>"}) {
     EXPECT_THAT(html, HasSubstr(text));
   }
   for (const char* text : {"nan", "inf\"", "inf ", "http://", "https://", "<script"})
@@ -161,9 +184,42 @@ TEST(Report, SaysWhatIsMissingAndWhatIsWrong) {
   EXPECT_EQ(XmlError(RenderReport({})), "");
 }
 
+TEST(Report, ClaimsNothingWhereNothingWasAnswered) {
+  EvalResults r = MakeResults();
+  for (DrafterResult& drafter : r.drafters) {
+    for (SuiteResult& suite : drafter.suites) suite.answers = 0;
+  }
+  EXPECT_THAT(RenderReport(r), HasSubstr("nothing was compared"));
+  EXPECT_THAT(RenderReport(r), Not(HasSubstr("token for token")));
+  EXPECT_TRUE(ToJson(r)["lossless"].is_null());
+}
+
+// Figure 2 has a dot for each position that enough rounds reached.
+TEST(Report, FewRoundsAreNoPoint) {
+  EvalResults r = MakeResults();
+  r.drafters = {MakeDrafter("d", 2, 4)};
+  r.drafters[0].suites.resize(1);
+  const auto dots = [&](int rounds_of_three) {
+    r.drafters[0].suites[0].whole = {};
+    for (int i = 0; i < 60; ++i) r.drafters[0].suites[0].whole.Add(4, i < rounds_of_three ? 3 : 0, 1);
+    const std::string html = RenderReport(r), figure = html.substr(html.find("Figure 2"));
+    const std::string chart = figure.substr(figure.find("aria-label"));
+    int count = 0;
+    for (size_t at = 0, end = chart.find("</svg>"); (at = chart.find("<circle", at)) < end; ++at) ++count;
+    return count;
+  };
+  EXPECT_EQ(dots(int(kFewRounds)), 4);
+  EXPECT_EQ(dots(int(kFewRounds) - 1), 1);
+}
+
 TEST(Json, HoldsEveryFigureAndNoNan) {
   const nlohmann::json json = nlohmann::json::parse(ToJson(MakeResults()).dump());
   EXPECT_EQ(json["lossless"], true);
+  EXPECT_EQ(json["accept"], "block");
+  EXPECT_EQ(json["seed"], 77);
+  EXPECT_EQ(json["max_turns"], 3);
+  EXPECT_EQ(json["prompts"], 4);
+  EXPECT_EQ(json["answers"], 4);
   const nlohmann::json& drafter = json["drafters"][0];
   EXPECT_EQ(drafter["suites"][0]["suite"], "gsm8k");
   for (const nlohmann::json* place : {&drafter["suites"][1], &drafter["all"]}) {

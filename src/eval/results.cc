@@ -136,7 +136,8 @@ Json SuiteJson(const SuiteResult& s, const DrafterTraits& traits) {
   }
   if (traits.confidence && !s.confidence.empty()) {
     json["confidence"] = CalibrationJson(s.confidence, traits.block, traits.temperatures);
-    json["threshold_sweep"] = SweepJson(SweepThresholds(s.confidence, traits.temperatures));
+    json["threshold_sweep"] =
+        SweepJson(SweepThresholds(s.confidence, s.without_confidence, traits.temperatures));
   }
   return json;
 }
@@ -157,6 +158,25 @@ Json DrafterJson(const DrafterResult& drafter) {
 }
 
 }  // namespace
+
+int EvalResults::Prompts() const {
+  int prompts = 0;
+  if (drafters.empty()) return 0;
+  for (const SuiteResult& suite : drafters.front().suites) prompts += suite.prompts;
+  return prompts;
+}
+
+int EvalResults::Answers() const {
+  int answers = 0;
+  if (drafters.empty()) return 0;
+  for (const SuiteResult& suite : drafters.front().suites) answers += suite.answers;
+  return answers;
+}
+
+std::optional<bool> EvalResults::Lossless() const {
+  if (temperature > 0 || Answers() == 0) return std::nullopt;
+  return Different() == 0;
+}
 
 int EvalResults::Different() const {
   int different = 0;
@@ -219,12 +239,14 @@ Figures MeanFigures(const std::vector<Figures>& suites) {
 }
 
 std::vector<SweepPoint> SweepThresholds(const std::vector<ConfidenceRound>& rounds,
+                                        const AcceptanceStats& without,
                                         const std::vector<float>& temperatures) {
   constexpr int kSteps = 20;
   std::vector<SweepPoint> sweep;
   for (int i = 0; i < kSteps; ++i) {
     SweepPoint& point = sweep.emplace_back();
     point.threshold = double(i) / kSteps;
+    point.stats = without;
     for (const ConfidenceRound& round : rounds) {
       int length = 0;
       for (; length < round.verified; ++length) {
@@ -258,13 +280,19 @@ Json CalibrationJson(const std::vector<ConfidenceRound>& rounds, int positions,
 }
 
 Json ToJson(const EvalResults& results) {
+  const std::optional<bool> lossless = results.Lossless();
   Json json{{"model", results.model},
             {"machine", results.machine},
             {"policy", results.policy},
             {"temperature", results.temperature},
             {"max_tokens", results.max_tokens},
             {"concurrency", results.concurrency},
-            {"lossless", results.temperature > 0 ? Json() : Json(results.Different() == 0)},
+            {"max_turns", results.max_turns > 0 ? Json(results.max_turns) : Json()},
+            {"accept", results.accept},
+            {"seed", results.seed},
+            {"prompts", results.Prompts()},
+            {"answers", results.Answers()},
+            {"lossless", lossless ? Json(*lossless) : Json()},
             {"drafters", Json::array()}};
   for (const DrafterResult& drafter : results.drafters) json["drafters"].push_back(DrafterJson(drafter));
   return json;

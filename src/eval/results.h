@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,12 +31,15 @@ struct Speed {
 struct SuiteResult {
   std::string suite, domain;
   int prompts = 0, answers = 0;
-  int cut = 0;                              // conversations that the context did not hold
-  int different = 0;                        // greedy answers that are not plain decoding's
-  AcceptanceStats whole;                    // every round verifies the whole block
+  int cut = 0;        // conversations that the context did not hold
+  int different = 0;  // greedy answers that are not plain decoding's
+  // Every round verifies the whole block, or what is left to the end of the answer; sampled drafts are
+  // accepted token by token.
+  AcceptanceStats whole;
   AcceptanceStats whole_lookup;             // of `whole`: what prompt lookup beside the drafter drafted
   AcceptanceStats served;                   // lengths by the policy
   std::vector<ConfidenceRound> confidence;  // of the whole blocks
+  AcceptanceStats without_confidence;       // the other rounds of the whole blocks
   Speed plain, speculative;                 // speculative: lengths by the policy
   std::vector<double> ratios;  // of speeds, group of prompts by group; empty where nothing could be timed
 
@@ -53,10 +57,17 @@ struct EvalResults {
   std::string model, machine, policy;
   double temperature = 0;
   int max_tokens = 0, concurrency = 1;
+  int max_turns = 0;   // 0: all of a prompt
+  std::string accept;  // rule for sampled drafts as served: "block" or "token"
+  uint64_t seed = 0;
   std::vector<DrafterResult> drafters;
 
+  int Prompts() const;  // of all suites
+  int Answers() const;  // of plain decoding to them
   // Answers that are not plain decoding's, of all drafters.
   int Different() const;
+  // Whether all greedy answers are plain decoding's; nothing where none was compared.
+  std::optional<bool> Lossless() const;
 };
 
 // What groups of prompts, each timed plainly and with drafts, say of a speed-up.
@@ -85,13 +96,17 @@ Figures MeanFigures(const std::vector<Figures>& suites);
 
 // Rounds with a static threshold t (drafters.md §5.2): drafts from the first with confidence below t on are
 // not verified. Taken from rounds of whole blocks, each cut as t would have cut it; the text goes on where
-// the recorded round did.
+// the recorded round did. Rounds `without` confidences count as they were, so that t = 0 cuts nothing.
 struct SweepPoint {
   double threshold = 0;
   AcceptanceStats stats;
 };
 std::vector<SweepPoint> SweepThresholds(const std::vector<ConfidenceRound>& rounds,
+                                        const AcceptanceStats& without,
                                         const std::vector<float>& temperatures);
+
+// Fewer rounds than these are no figure's point: one kept draft more or less would move it visibly.
+inline constexpr int64_t kFewRounds = 30;
 
 // Domains in the order met, each once.
 std::vector<std::string> DomainsOf(const EvalResults& results);

@@ -118,7 +118,10 @@ Result<GroupRun> RunGroup(Engine& engine, const ChatEncoder& encoder, int contex
 void RoundLog::OnRound(const RoundRecord& round) {
   acceptance_.Add(round.drafted, round.accepted, round.committed);
   if (round.looked_up) looked_up_.Add(round.drafted, round.accepted, round.committed);
-  if (round.confidence.empty() || round.drafted == 0) return;
+  if (round.confidence.empty() || round.drafted == 0) {
+    without_confidence_.Add(round.drafted, round.accepted, round.committed);
+    return;
+  }
   ConfidenceRound& record = confidence_.emplace_back();
   record.verified = std::min(round.drafted, int(round.confidence.size()));
   record.accepted = std::min(round.accepted, record.verified);

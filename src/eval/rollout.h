@@ -63,10 +63,12 @@ class RoundLog : public RoundObserver {
   // Rounds that drafted with a confidence head. Logits are as before any temperature, recovered from the fp32
   // confidences: at most 16 in size, and good to a part in 10⁶ near 0 and in 10³ at 10.
   const std::vector<ConfidenceRound>& confidence() const { return confidence_; }
+  // All other rounds.
+  const AcceptanceStats& without_confidence() const { return without_confidence_; }
 
  private:
   std::vector<float> temperatures_;
-  AcceptanceStats acceptance_, looked_up_;
+  AcceptanceStats acceptance_, looked_up_, without_confidence_;
   std::vector<ConfidenceRound> confidence_;
 };
 

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
+#include "core/rng.h"
 #include "draft/prompt_lookup.h"
 #include "draft/registry.h"
 #include "eval/evaluate.h"
@@ -95,6 +98,8 @@ TEST(RoundLog, UndoesTemperatures) {
   ASSERT_EQ(log.confidence().size(), 1u);
   EXPECT_NEAR(log.confidence()[0].logits[0], 0, 1e-6);
   EXPECT_NEAR(log.confidence()[0].logits[1], 1, 1e-5);
+  EXPECT_EQ(log.without_confidence().rounds, 2);
+  EXPECT_EQ(log.without_confidence().committed, 4);
   EXPECT_EQ(log.acceptance().rounds, 3);
   EXPECT_EQ(log.acceptance().committed, 6);
 }
@@ -138,12 +143,27 @@ TEST(Rollouts, TurnsBecomeHistoryAndTogetherIsTheSame) {
                                          eval.setting.rollout));
       EXPECT_GT(run.tokens, 0);
       EXPECT_GT(run.ms, 0);
-      for (const Rollout& rollout : run.rollouts) answers[together / 3].push_back(rollout.answers);
+      int64_t behind_the_first = 0;
+      for (const Rollout& rollout : run.rollouts) {
+        answers[together / 3].push_back(rollout.answers);
+        for (const auto& answer : rollout.answers) behind_the_first += int64_t(answer.size()) - 1;
+      }
+      EXPECT_EQ(run.tokens, behind_the_first);
     }
   }
   EXPECT_EQ(answers[0], answers[1]);
   ASSERT_EQ(answers[0][1].size(), 2u);
   EXPECT_FALSE(answers[0][1][1].empty());
+}
+
+TEST(Rollouts, EveryPromptHasItsOwnSeed) {
+  TinyEval eval;
+  eval.setting.rollout.sampling.temperature = 2;
+  const std::vector<EvalPrompt> same(2, kTalk.prompts[0]);
+  Engine engine(eval.setting.target, eval.setting.blocks, nullptr, eval.setting.tokenizer, {},
+                {.max_sequences = 2});
+  const GroupRun run = Must(RunGroup(engine, eval.setting.encoder, 256, same, 0, eval.setting.rollout));
+  EXPECT_NE(run.rollouts[0].answers, run.rollouts[1].answers);
 }
 
 TEST(Rollouts, AConversationTheContextDoesNotHoldIsCut) {
@@ -190,6 +210,118 @@ TEST(EvaluateSuite, OneResultForEachCandidate) {
   EXPECT_GT(results[0].whole.Tau(), 1.0);
   EXPECT_LT(results[1].whole.Tau(), 1.2);
   EXPECT_GT(results[1].whole.DraftsPerRound(), 2);
+}
+
+// Not sure of any draft, and slow where it drafts more than one.
+class SlowDrafter : public WrongDrafter {
+ public:
+  void Propose(std::span<ProposeRequest> requests) override {
+    WrongDrafter::Propose(requests);
+    bool slow = false;
+    for (const ProposeRequest& r : requests) {
+      r.proposal->confidence.assign(r.proposal->tokens.size(), 0.1f);
+      slow = slow || r.proposal->size() > 1;
+    }
+    if (slow) std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  }
+};
+
+TEST(EvaluateSuite, WholeBlocksForgetThePolicyAndSpeedIsThatOfTheServedLane) {
+  TinyEval eval;
+  eval.setting.rollout.max_tokens = 12;
+  const Suite one{"one", "chat", {kTalk.prompts[0]}};
+  SlowDrafter slow;
+  const auto evaluate = [&](const EngineOptions& served) {
+    const std::vector<Candidate> candidates{{&slow, {.kind = "slow", .temperatures = {}}, served}};
+    return Must(EvaluateSuite(eval.setting, one, candidates, [](int) {}))[0];
+  };
+  const SuiteResult sure = evaluate({.max_draft = 3, .threshold = 0.9f});
+  EXPECT_GT(sure.whole.DraftsPerRound(), 2);
+  EXPECT_EQ(sure.served.drafted, 0);
+  const SuiteResult brief = evaluate({.fixed_draft = 1});
+  EXPECT_LE(brief.served.DraftsPerRound(), 1);
+  // 11 tokens and at least 8 slow rounds for them: 23 tokens a second at most in whole blocks.
+  EXPECT_GE(brief.whole.rounds, 10);
+  EXPECT_GT(brief.speculative.Rate(), 30);
+}
+
+// Tosses a coin between tokens 5 and 6.
+class CoinDrafter : public WrongDrafter {
+ public:
+  void Propose(std::span<ProposeRequest> requests) override {
+    static constexpr int32_t kIds[] = {5, 6};
+    static constexpr float kHalves[] = {0.5f, 0.5f};
+    for (const ProposeRequest& r : requests) {
+      for (int k = 0; k < std::min(r.max_tokens, 3); ++k) {
+        const bool heads = UniformFloat(1, tosses_++, Purpose::kTest) < 0.5f;
+        r.proposal->Add(kIds[heads], {kIds, kHalves});
+      }
+    }
+  }
+
+ private:
+  uint64_t tosses_ = 0;
+};
+
+// With sampled drafts whole blocks are judged token by token, whatever rule is served: a run of its own.
+TEST(EvaluateSuite, WholeBlocksAreJudgedTokenByToken) {
+  TinyEval eval;
+  eval.setting.rollout.max_tokens = 60;
+  eval.setting.rollout.sampling.temperature = 1;
+  eval.setting.rollout.sampling.logit_bias = {{5, 6.0f}, {6, 5.0f}};  // drafts are kept now and then
+  const auto evaluate = [&](bool blocks) {
+    CoinDrafter coin;
+    const std::vector<Candidate> candidates{
+        {&coin, {.kind = "coin", .temperatures = {}}, {.fixed_draft = 3, .accept_blocks = blocks}}};
+    return Must(EvaluateSuite(eval.setting, {"one", "chat", {kTalk.prompts[0]}}, candidates, [](int) {}))[0];
+  };
+  const SuiteResult by_token = evaluate(false), by_block = evaluate(true);
+  EXPECT_EQ(by_token.whole.accepted_at, by_token.served.accepted_at) << "one run is both";
+  EXPECT_EQ(by_block.whole.accepted_at, by_token.whole.accepted_at);
+  EXPECT_EQ(by_block.whole.rounds, by_token.whole.rounds);
+}
+
+// A target that says something else where it verifies just one draft, up to position `end`.
+class FickleTarget : public Target {
+ public:
+  FickleTarget(Target& inner, int end) : inner_(inner), end_(end) {}
+  const ModelConfig& config() const override { return inner_.config(); }
+  const TargetLimits& limits() const override { return inner_.limits(); }
+  KvLayout kv_layout() const override { return inner_.kv_layout(); }
+  TargetMemory memory() const override { return inner_.memory(); }
+  const PackedMatrix& embedding() const override { return inner_.embedding(); }
+  const PackedMatrix& head() const override { return inner_.head(); }
+  Isa isa() const override { return inner_.isa(); }
+
+  ForwardOutput Forward(std::span<const Segment> segments, std::span<const int> tap_layers) override {
+    const ForwardOutput output = inner_.Forward(segments, tap_layers);
+    if (segments[0].tokens.size() == 2 && output.logit_rows == 2 && segments[0].position < end_)
+      output.logits[40] = 1e6f;
+    return output;
+  }
+
+ private:
+  Target& inner_;
+  int end_;
+};
+
+TEST(EvaluateSuite, ServedAnswersAreComparedToo) {
+  TinyEval eval;
+  const EvalPrompt& prompt = kTalk.prompts[0];
+  const size_t end = eval.setting.encoder.Encode({{"user", prompt.turns[0]}}).size() + 8;
+  FickleTarget fickle(*eval.model.target, int(end));  // whole blocks are cut to one draft behind it only
+  EvalSetting setting{.target = fickle,
+                      .blocks = eval.setting.blocks,
+                      .tokenizer = eval.setting.tokenizer,
+                      .encoder = eval.setting.encoder,
+                      .costs = CheapRows(),
+                      .rollout = eval.setting.rollout};
+  WrongDrafter wrong;
+  const auto different = [&](const EngineOptions& served) {
+    const std::vector<Candidate> candidates{{&wrong, {.kind = "wrong", .temperatures = {}}, served}};
+    return Must(EvaluateSuite(setting, {"one", "chat", {prompt}}, candidates, [](int) {}))[0].different;
+  };
+  EXPECT_EQ(different({.fixed_draft = 1}), 1);
 }
 
 }  // namespace

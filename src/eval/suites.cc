@@ -2,16 +2,16 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "data/conversation.h"
+#include "data/line_reader.h"
 #include "eval/python_shuffle.h"
 
 namespace dspark {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 struct KnownSuite {
   const char* name;
@@ -30,7 +30,15 @@ const KnownSuite* FindKnown(const std::string& name) {
   return known == std::end(kKnown) ? nullptr : known;
 }
 
-std::string NameOf(const std::string& path) { return std::filesystem::path(path).stem().string(); }
+constexpr std::string_view kEndings[] = {".jsonl", ".jsonl.gz"};
+
+std::string NameOf(const std::string& path) {
+  const std::string name = std::filesystem::path(path).filename().string();
+  for (const std::string_view ending : kEndings) {
+    if (name.ends_with(ending)) return name.substr(0, name.size() - ending.size());
+  }
+  return std::filesystem::path(name).stem().string();
+}
 
 Result<EvalPrompt> FromTurns(const Json& turns, const std::string& where) {
   EvalPrompt prompt;
@@ -45,14 +53,18 @@ Result<EvalPrompt> FromMessages(const Json& messages, const std::string& where) 
   EvalPrompt prompt;
   for (const Json& message : messages) {
     const bool whole = message.is_object() && message.contains("role") && message["role"].is_string() &&
-                       message.contains("content") && message["content"].is_string();
-    if (!whole) return MakeError("{}: a message needs a role and a content, both texts", where);
-    const std::string role = message["role"], content = message["content"];
+                       message.contains("content");
+    if (!whole) return MakeError("{}: a message needs a role and a content", where);
+    const std::string role = message["role"];
+    if (role == "assistant") continue;
+    auto text = ContentText(message["content"], fmt::format("the content of a message of role {}", role));
+    if (!text) return MakeError("{}: {}", where, text.error().text);
+    const std::string& content = *text;
     if (role == "user") {
       prompt.turns.push_back(content);
     } else if (role == "system" && prompt.system.empty() && prompt.turns.empty()) {
       prompt.system = content;
-    } else if (role != "assistant") {
+    } else {
       return MakeError("{}: a message of role {}; expected user and assistant, with system at most at first",
                        where, role);
     }
@@ -91,15 +103,12 @@ Result<EvalPrompt> ParsePrompt(const std::string& line, const std::string& where
 Result<Suite> ReadSuite(const std::string& path, const SuiteOptions& options) {
   const std::string name = NameOf(path);
   const KnownSuite* known = FindKnown(name);
-  std::ifstream in(path);
-  if (!in) return MakeError("{}: cannot be read; give a file of JSON lines", path);
+  DSPARK_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(path));
   std::vector<EvalPrompt> all;
-  int number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    DSPARK_ASSIGN_OR_RETURN(EvalPrompt prompt,
-                            ParsePrompt(line, fmt::format("{}:{}", path, number), options.max_turns));
+  for (std::string line;;) {
+    DSPARK_ASSIGN_OR_RETURN(const bool more, reader.Next(&line));
+    if (!more) break;
+    DSPARK_ASSIGN_OR_RETURN(EvalPrompt prompt, ParsePrompt(line, reader.where(), options.max_turns));
     all.push_back(std::move(prompt));
   }
   if (all.empty()) return MakeError("{}: no prompts in it; give a file of JSON lines", path);
@@ -119,10 +128,12 @@ Result<std::vector<std::string>> SuiteFiles(const std::string& dir) {
   std::vector<std::string> files;
   std::error_code error;
   for (std::filesystem::directory_iterator i(dir, error), end; !error && i != end; i.increment(error)) {
-    if (i->path().extension() == ".jsonl") files.push_back(i->path().string());
+    const std::string file = i->path().string();
+    const auto ends_it = [&](std::string_view ending) { return file.ends_with(ending); };
+    if (std::ranges::any_of(kEndings, ends_it)) files.push_back(file);
   }
   if (error) return MakeError("{}: cannot be read: {}", dir, error.message());
-  if (files.empty()) return MakeError("{}: no .jsonl files in it", dir);
+  if (files.empty()) return MakeError("{}: no .jsonl or .jsonl.gz files in it", dir);
   const auto rank = [](const std::string& file) {
     const KnownSuite* known = FindKnown(NameOf(file));
     return std::pair(known ? known : std::end(kKnown), file);

@@ -27,14 +27,15 @@ struct SuiteOptions {
   uint64_t seed = 980406;  // of the subsample
 };
 
-// A line is {"turns": ["…", …]}, {"messages": [{"role", "content"}, …]} or {"conversations": […]} as training
-// data have it (data/conversation.h); assistant messages are left out, other keys ignored, empty lines too.
-// Of more prompts than asked for, DeepSpec's subsample is taken: all shuffled as CPython does, then the first
-// ones. Error: file, line and what is wrong there.
+// The file is plain or gzip. A line is {"turns": ["…", …]}, {"messages": [{"role", "content"}, …]} or
+// {"conversations": […]} as training data have it (data/conversation.h); assistant messages are left out,
+// contents are texts or lists of text parts, other keys are ignored, empty lines too. Of more prompts than
+// asked for, DeepSpec's subsample is taken: all shuffled as CPython does, then the first ones. Error: file,
+// line and what is wrong there.
 Result<Suite> ReadSuite(const std::string& path, const SuiteOptions& options);
 
-// The *.jsonl files of a directory: DeepSpec's nine in the paper's order, then others by name. Error: there
-// is none.
+// The *.jsonl and *.jsonl.gz files of a directory: DeepSpec's nine in the paper's order, then others by name.
+// Error: there is none.
 Result<std::vector<std::string>> SuiteFiles(const std::string& dir);
 
 }  // namespace dspark

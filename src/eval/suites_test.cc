@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <zlib.h>
 
 #include "eval/python_shuffle.h"
 #include "tiny_model.h"
@@ -105,9 +106,27 @@ TEST_F(Suites, WhatIsWrongHasALineNumber) {
   EXPECT_THAT(ErrorOf("{\"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}\n"),
               HasSubstr("a message of role tool"));
   EXPECT_THAT(ErrorOf("{\"messages\": [{\"role\": \"user\", \"content\": 1}]}\n"),
-              HasSubstr("needs a role and a content"));
+              HasSubstr("bad.jsonl:1: the content of a message of role user is no text"));
+  EXPECT_THAT(ErrorOf("{\"messages\": [{\"role\": \"user\"}]}\n"), HasSubstr("needs a role and a content"));
+  EXPECT_THAT(ErrorOf(R"({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]})"),
+              HasSubstr("part 1 of the content of a message of role user is input_audio, not text"));
   EXPECT_THAT(ErrorOf("\n"), HasSubstr("no prompts"));
-  EXPECT_THAT(ReadSuite(dir_.path() + "/none.jsonl", {}).error().text, HasSubstr("cannot be read"));
+  EXPECT_THAT(ReadSuite(dir_.path() + "/none.jsonl", {}).error().text, HasSubstr("cannot open"));
+}
+
+TEST_F(Suites, GzipAndTextParts) {
+  const std::string text =
+      R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]})";
+  const std::string path = dir_.path() + "/gsm8k.jsonl.gz";
+  gzFile gz = gzopen(path.c_str(), "wb");
+  gzwrite(gz, text.data(), unsigned(text.size()));
+  gzclose(gz);
+  EXPECT_THAT(SuiteFiles(dir_.path()).value(), ElementsAre(path));
+  const auto suite = ReadSuite(path, {});
+  ASSERT_TRUE(suite.ok()) << suite.error().text;
+  EXPECT_EQ(suite->name, "gsm8k");
+  EXPECT_EQ(suite->domain, "math");
+  EXPECT_THAT(suite->prompts[0].turns, ElementsAre("a\nb"));
 }
 
 TEST_F(Suites, FilesInThePapersOrder) {
