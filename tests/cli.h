@@ -78,7 +78,8 @@ class Cli : public testing::Test {
     return Finish(Start(arguments, Path("in"), Path("out")));
   }
 
-  // True as soon as `holds`, false when it does not within half a minute; sanitizers on a busy machine need more.
+  // True as soon as `holds`, false when it does not within half a minute; sanitizers on a busy machine need
+  // more.
   static bool WaitUntil(const std::function<bool()>& holds) {
     for (int i = 0; i < (kSanitized ? 90000 : 15000); ++i) {
       if (holds()) return true;

@@ -103,7 +103,8 @@ class TrainEndToEnd : public Cli {
     std::ifstream in(Path(out + "/train.jsonl"));
     for (std::string line; std::getline(in, line);) {
       lines.push_back(json::parse(line));
-      for (const char* key : {"seconds", "source_ms", "train_ms", "optimizer_ms"}) lines.back().erase(key);
+      for (const char* key : {"seconds", "source_ms", "train_ms", "optimizer_ms", "exchange_ms"})
+        lines.back().erase(key);
     }
     return lines;
   }
