@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "apps/flags.h"
 #include "draft/combined.h"
 #include "draft/prompt_lookup.h"
 #include "load/drafter_tensors.h"
@@ -30,44 +31,69 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
     if (ParseWhole(value, &options->fixed_draft) && options->fixed_draft >= 0 &&
         options->fixed_draft <= kLongestDraft)
       return {};
-    return MakeError("--policy {}: fixed takes a number of drafts from 0 to {}, such as fixed:4", policy,
+    return MakeError("{}: fixed takes a number of drafts from 0 to {}, such as fixed:4", policy,
                      kLongestDraft);
   }
   if (kind == "threshold" || kind == "cumulative") {
     options->threshold_cumulative = kind == "cumulative";
     if (ParseWhole(value, &options->threshold) && options->threshold > 0 && options->threshold <= 1)
       return {};
-    return MakeError("--policy {}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind,
-                     kind);
+    return MakeError("{}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind, kind);
   }
-  return MakeError("--policy {}: unknown; use adaptive, fixed:N, threshold:P, cumulative:P or off", policy);
+  return MakeError("{} is unknown; use adaptive, fixed:N, threshold:P, cumulative:P or off", policy);
 }
+
+Status CheckPolicy(const std::string& policy) {
+  EngineOptions unused;
+  return SetPolicy(policy, &unused);
+}
+
+bool IsPlain(const DraftOptions& options) {
+  return options.no_spec || options.draft == "none" || options.policy == "off";
+}
+
+bool OnlyLookup(const DraftOptions& options) { return options.draft == "auto" || options.draft == "lookup"; }
 
 }  // namespace
 
-Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name) {
+Status CheckDraftFlags(const DraftOptions& options) {
+  if (IsPlain(options) || !OnlyLookup(options)) return {};
+  if (!options.weights.empty()) {
+    return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
+                     options.weights, options.draft);
+  }
+  if (options.draft == "lookup" && options.no_lookup)
+    return MakeError("--no-lookup: --draft lookup is prompt lookup alone; use --draft none");
+  return {};
+}
+
+Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name) {
   if (name.empty()) return std::optional<WeightFormat>();
   const auto format = WeightFormatFromName(name);
-  if (!format) return MakeError("{} {}: unknown; use f32, bf16, int8 or int4", flag, name);
+  if (!format) return MakeError("{} is unknown; use f32, bf16, int8 or int4", name);
   return format;
 }
 
 void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options) {
   app.add_option(
-      "--draft-weights", options->weights,
-      "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
-      "copy of the head");
+         "--draft-weights", options->weights,
+         "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
+         "copy of the head")
+      ->check(Parses(ResolveWeights));
 }
 
 void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
-  CLI::Option* policy = app.add_option(
-      "--policy", options->policy,
-      "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by the "
-      "drafter's confidence; without such a head by how many were kept so far), off [adaptive]");
+  CLI::Option* policy =
+      app.add_option(
+             "--policy", options->policy,
+             "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by "
+             "the drafter's confidence; without such a head by how many were kept so far), off [adaptive]")
+          ->check(Parses(CheckPolicy));
   app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
       ->check(CLI::Range(0, kLongestDraft))
       ->excludes(policy);
-  app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]");
+  app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]")
+      ->check(CLI::IsMember({"block", "token"}));
 }
 
 void AddDraftFlags(CLI::App& app, DraftOptions* options) {
@@ -81,19 +107,11 @@ void AddDraftFlags(CLI::App& app, DraftOptions* options) {
 
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {
   DraftSource source;
-  DSPARK_ASSIGN_OR_RETURN(source.weights, ResolveWeights("--draft-weights", options.weights));
-  if (options.no_spec || options.draft == "none" || options.policy == "off") return source;
+  DSPARK_ASSIGN_OR_RETURN(source.weights, ResolveWeights(options.weights));
+  DSPARK_RETURN_IF_ERROR(CheckDraftFlags(options));
+  if (IsPlain(options)) return source;
   source.lookup = !options.no_lookup;
-  if (options.draft == "auto" || options.draft == "lookup") {
-    if (source.weights) {
-      return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
-                       options.weights, options.draft);
-    }
-    if (options.draft == "lookup" && options.no_lookup) {
-      return MakeError("--no-lookup: --draft lookup is prompt lookup alone; use --draft none");
-    }
-    return source;
-  }
+  if (OnlyLookup(options)) return source;
   std::error_code ignored;
   if (!std::filesystem::exists(options.draft, ignored)) {
     return MakeError("--draft {}: no such file or directory; give a drafter's, or auto, lookup or none",

@@ -30,8 +30,11 @@ void AddDraftFlags(CLI::App& app, DraftOptions* options);
 void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options);
 void AddPolicyFlags(CLI::App& app, DraftOptions* options);
 
-// A value of --weights or --draft-weights; nothing where the flag was not given. Error: an unknown name.
-Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name);
+// What --draft, --no-lookup and --draft-weights say together. Error: they cannot be meant so.
+Status CheckDraftFlags(const DraftOptions& options);
+
+// A value of --weights or --draft-weights; nothing where it is empty: not given. Error: an unknown name.
+Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name);
 
 // What proposes, before the target is loaded: its taps are part of the target's limits.
 struct DraftSource {
@@ -48,7 +51,8 @@ struct DraftSource {
   Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences) const;
 };
 
-// Error: a name that is neither a word of -md nor a drafter's files; a drafter that does not fit the target.
+// Error: as CheckDraftFlags and ResolveWeights; a name that is neither a word of -md nor a drafter's files; a
+// drafter that does not fit the target.
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target);
 
 // The engine's part of the options. Error: an unknown policy, accept rule or value.

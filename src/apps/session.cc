@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "apps/flags.h"
 #include "apps/memory_plan.h"
 #include "apps/pull.h"
 #include "core/clock.h"
@@ -39,25 +40,26 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options) {
   app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")
       ->check(CLI::Range(1, 512));
   app.add_option("--weights", options->weights,
-                 "Pack the weights as f32, bf16, int8 or int4 [as in the file]");
-  app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]");
-  app.add_option("--isa", options->isa,
-                 "Instruction set: reference, avx2 or avx512_vnni [the best there is]");
+                 "Pack the weights as f32, bf16, int8 or int4 [as in the file]")
+      ->check(Parses(ResolveWeights));
+  app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]")
+      ->check(Parses(ResolveKv));
+  app.add_option("--isa", options->isa, "Instruction set: reference, avx2 or avx512_vnni [the best there is]")
+      ->check(Parses(ResolveIsa));
 }
 
 Result<Isa> ResolveIsa(const std::string& name) {
   if (name.empty()) return DetectIsa();
   const auto isa = IsaFromName(name);
-  if (!isa) return MakeError("--isa {}: unknown; use reference, avx2 or avx512_vnni", name);
-  if (!IsaSupported(*isa))
-    return MakeError("--isa {}: this processor does not have it; leave --isa out", name);
+  if (!isa) return MakeError("{} is unknown; use reference, avx2 or avx512_vnni", name);
+  if (!IsaSupported(*isa)) return MakeError("{}: this processor does not have it; leave --isa out", name);
   return *isa;
 }
 
 Result<KvType> ResolveKv(const std::string& name) {
   if (name == "f16") return KvType::kF16;
   if (name == "f32") return KvType::kF32;
-  return MakeError("--kv {}: unknown; use f16 or f32", name);
+  return MakeError("{} is unknown; use f16 or f32", name);
 }
 
 Result<std::string> ResolveModel(const std::string& model) {
@@ -99,7 +101,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const Isa isa, ResolveIsa(options.isa));
   TargetLimits limits;
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
-  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights("--weights", options.weights));
+  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
   DSPARK_ASSIGN_OR_RETURN(EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(session->files.config, options.context));

@@ -36,7 +36,7 @@ Result<std::unique_ptr<TeacherSession>> TeacherSession::Open(const SessionOption
   DSPARK_ASSIGN_OR_RETURN(const Isa isa, ResolveIsa(options.isa));
   TargetLimits limits{.max_logit_rows = 1};
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
-  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights("--weights", options.weights));
+  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(path));
   const ModelConfig& config = session->files.config;
   if (!session->files.tokenizer)
