@@ -77,7 +77,7 @@ class Taker {
   template <class T>
   std::vector<T> Take(size_t size) {
     std::vector<T> values(size);
-    std::memcpy(values.data(), at_, size * sizeof(T));
+    if (size > 0) std::memcpy(values.data(), at_, size * sizeof(T));  // an empty vector has no address
     at_ += size * sizeof(T);
     return values;
   }
