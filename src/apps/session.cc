@@ -108,6 +108,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   limits.max_taps = std::max(source.taps(), options.taps);
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   engine.pool = session->pool.get();
+  engine.prefix_cache = true;
   DSPARK_RETURN_IF_ERROR(CheckMemory(session->files, limits, options.sequences, session->pool->threads(),
                                      source, MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));

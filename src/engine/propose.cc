@@ -7,11 +7,11 @@
 namespace dspark {
 
 // Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with
-// the context. A prompt's last pass gives one token: rounds, and with them τ, are counted from the next pass
-// on.
+// the context. A prompt's last pass gives one token, and so does that of text that is run again: the drafter
+// has not seen all of it.
 int Engine::DraftRoom(const Slot& slot) const {
   const Sequence& sequence = *slot.sequence;
-  if (!drafter_ || !slot.commits || sequence.Generated() == 0 || !sequence.request.speculate) return 0;
+  if (!Speculates(sequence) || slot.rows != 1 || sequence.Generated() == 0) return 0;
   const int reply = sequence.request.max_tokens - sequence.Generated() - 1;
   const int most = options_.fixed_draft >= 0 ? options_.fixed_draft : options_.max_draft;
   return std::max(0, std::min({reply, most, drafter_->max_tokens()}));
@@ -107,17 +107,48 @@ void Engine::ObserveDraftCost() {
 // Cuts every proposal to the length that is worth it and that the pass has room for. What is cut stays under
 // observation.
 void Engine::Trim() {
+  FilterDrafts();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
     if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);
     if (options_.observer) sequence.proposed_confidence = sequence.proposal.confidence;
   }
-  if (options_.Adaptive()) return TrimByCost();
-  int room = ShapeOfStep().room;
+  if (options_.Adaptive()) {
+    TrimByCost();
+  } else {
+    int room = ShapeOfStep().room;
+    for (Slot& slot : slots_) {
+      Proposal& proposal = slot.sequence->proposal;
+      proposal.Trim(std::min(room, options_.threshold > 0 ? Confident(*slot.sequence) : proposal.size()));
+      room -= proposal.size();
+    }
+  }
+  TrimToBlocks();
+}
+
+// Drafts that were not drawn end before the first that the request's constraint forbids: a function of
+// committed text. Drawn ones stay, for the choice would depend on the draw; the sampler has filtered them.
+void Engine::FilterDrafts() {
   for (Slot& slot : slots_) {
+    Constraint* constraint = slot.sequence->constraint.get();
     Proposal& proposal = slot.sequence->proposal;
-    proposal.Trim(std::min(room, options_.threshold > 0 ? Confident(*slot.sequence) : proposal.size()));
-    room -= proposal.size();
+    if (!constraint || proposal.sampled()) continue;
+    int allowed = 0;
+    for (; allowed < proposal.size() && constraint->Allows(proposal.tokens[size_t(allowed)]); ++allowed)
+      constraint->Push(proposal.tokens[size_t(allowed)]);
+    for (int k = 0; k < allowed; ++k) constraint->Pop();
+    proposal.Trim(allowed);
+  }
+}
+
+// Nobody is thrown out for drafts: they end where the blocks do.
+void Engine::TrimToBlocks() {
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    const int rows = slot.rows + sequence.proposal.size();
+    if (sequence.proposal.size() == 0 || sequence.kv.Reserve(sequence.computed + rows)) continue;
+    if (MakeRoom(sequence, rows) && sequence.kv.Reserve(sequence.computed + rows)) continue;
+    sequence.proposal.Trim(sequence.kv.capacity() - sequence.computed - slot.rows);
   }
 }
 
