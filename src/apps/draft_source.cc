@@ -25,7 +25,8 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
   const size_t colon = policy.find(':');
   const std::string kind = policy.substr(0, colon);
   const std::string value = colon == std::string::npos ? "" : policy.substr(colon + 1);
-  if (policy == "adaptive" || policy == "off") return {};
+  options->zos = policy == "zos";
+  if (policy == "adaptive" || policy == "zos" || policy == "off") return {};
   if (kind == "fixed") {
     if (ParseWhole(value, &options->fixed_draft) && options->fixed_draft >= 0 &&
         options->fixed_draft <= kLongestDraft)
@@ -40,7 +41,7 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
     return MakeError("--policy {}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind,
                      kind);
   }
-  return MakeError("--policy {}: unknown; use adaptive, fixed:N, threshold:P, cumulative:P or off", policy);
+  return MakeError("--policy {}: unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off", policy);
 }
 
 }  // namespace
@@ -62,8 +63,9 @@ void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options) {
 void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
   CLI::Option* policy = app.add_option(
       "--policy", options->policy,
-      "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by the "
-      "drafter's confidence; without such a head by how many were kept so far), off [adaptive]");
+      "How many drafts are verified: adaptive (what pays), zos (as many as paid two steps ago), fixed:N, "
+      "threshold:P and cumulative:P (by the drafter's confidence; without such a head by how many were kept "
+      "so far), off [adaptive]");
   app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
       ->check(CLI::Range(0, kLongestDraft))
       ->excludes(policy);

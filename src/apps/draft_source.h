@@ -19,7 +19,7 @@ struct DraftOptions {
   bool no_spec = false;             // the same as draft none
   bool no_lookup = false;           // a trained drafter alone, without prompt lookup beside it
   std::string weights;              // f32, bf16, int8 or int4; empty: as in the drafter's file
-  std::string policy = "adaptive";  // adaptive, fixed:N, threshold:P, cumulative:P, off
+  std::string policy = "adaptive";  // adaptive, zos, fixed:N, threshold:P, cumulative:P, off
   int draft_max = -1;               // ≥ 0: the same as policy fixed:N
   std::string accept = "block";     // of sampled drafts: block or token
 };

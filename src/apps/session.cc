@@ -11,8 +11,8 @@
 namespace dspark {
 namespace {
 
-// A cost table holds for one processor, model file, thread count, instruction set, context, and type of
-// weights and of K/V.
+// A cost table holds for one processor, model file, thread count, instruction set, context, width of passes,
+// and type of weights and of K/V.
 std::string CostPath(const std::string& model, const Session& session) {
   std::error_code ignored;
   const auto path = std::filesystem::absolute(model, ignored);
@@ -20,9 +20,9 @@ std::string CostPath(const std::string& model, const Session& session) {
       std::filesystem::is_regular_file(path, ignored) ? std::filesystem::file_size(path, ignored) : 0;
   const auto time = std::filesystem::last_write_time(path, ignored).time_since_epoch().count();
   const TargetLimits& limits = session.target->limits();
-  const size_t key =
-      std::hash<std::string>{}(fmt::format("{}|{}|{}|{}|{}|{}", CpuName(), path.string(), size, time,
-                                           limits.max_context, limits.weights ? int(*limits.weights) : -1));
+  const size_t key = std::hash<std::string>{}(
+      fmt::format("{}|{}|{}|{}|{}|{}|{}", CpuName(), path.string(), size, time, limits.max_context,
+                  limits.max_logit_rows, limits.weights ? int(*limits.weights) : -1));
   const bool wide = session.target->kv_layout().type == KvType::kF32;
   return fmt::format("{}/costs/{:016x}-{}-t{}{}.json", CacheDirectory(), key, IsaName(session.pool->isa()),
                      session.pool->threads(), wide ? "-kv32" : "");
@@ -86,7 +86,9 @@ Session::~Session() {
 CostTable SessionCosts(Session& session) {
   session.cost_path = CostPath(session.model_path, session);
   if (auto cached = LoadCosts(session.cost_path)) return std::move(cached).value();
-  CostTable costs = MeasureCosts(*session.target, *session.blocks);
+  // Wide passes take longer to measure.
+  const double budget_ms = session.target->limits().max_logit_rows > 64 ? 2500 : 600;
+  CostTable costs = MeasureCosts(*session.target, *session.blocks, budget_ms);
   // A cache that cannot be written only means measuring again next time.
   if (auto saved = SaveCosts(session.cost_path, costs); !saved) return costs;
   return costs;

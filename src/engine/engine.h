@@ -34,6 +34,7 @@ struct EngineOptions {
   // static threshold); with `threshold_cumulative` the product of confidences up to it.
   float threshold = 0;
   bool threshold_cumulative = false;
+  bool zos = false;           // lengths by cost, their sum from confidences two steps old (§5.2)
   bool follow_costs = true;   // the cost table follows what steps really take
   bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
   // K/V of earlier text is kept while nobody needs the blocks: the pool is then this engine's alone.
@@ -103,6 +104,7 @@ class Engine {
   void Propose();
   void Trim();
   ForwardOutput Forward();
+  double DepthOfBatch() const;
   void Verify(const ForwardOutput& output);
   void Commit(const ForwardOutput& output);
 
@@ -122,6 +124,7 @@ class Engine {
   void ObserveDraftCost();
   void FilterDrafts();
   void TrimByCost();
+  void FillCapacity(StepShape shape);
   void TrimToBlocks();
   int TrialLength(const Slot& slot);
   float Conditional(const Sequence& sequence, int k) const;
@@ -164,7 +167,9 @@ class Engine {
   std::vector<ObservedRows> observed_;
   std::vector<TokenEvent> events_;
   Budget budget_;
+  int capacity_[2] = {0, 0};  // drafts that this step may verify, and the next (zos)
   DraftCost draft_cost_;
+  TrialCredit trial_credit_;
   AcceptanceEstimate learned_;  // from all sequences: what new ones begin with
   double draft_ms_ = 0, verify_ms_ = 0, step_start_ms_ = 0;
 };

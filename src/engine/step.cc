@@ -21,6 +21,7 @@ std::span<const TokenEvent> Engine::Step() {
     Verify(output);
     Commit(output);
   }
+  trial_credit_.Earn(NowMs() - step_start_ms_);
   RemoveFinished();
   return events_;
 }
@@ -79,8 +80,14 @@ ForwardOutput Engine::Forward() {
   const bool decoding =
       std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.rows == 1; });
   if (options_.follow_costs && decoding && !costs_.points().empty())
-    costs_.Observe(int(batch_tokens_.size()), verify_ms_);
+    costs_.Observe(int(batch_tokens_.size()), std::max(verify_ms_ - DepthOfBatch(), 0.1 * verify_ms_));
   return output;
+}
+
+double Engine::DepthOfBatch() const {
+  double ms = 0;
+  for (const Segment& segment : segments_) ms += costs_.DepthMs(int(segment.tokens.size()), segment.position);
+  return ms;
 }
 
 void Engine::Verify(const ForwardOutput& output) {
