@@ -96,6 +96,7 @@ void EngineLoop::Run() {
     step.rows = cost.rows, step.draft_ms = cost.draft_ms, step.verify_ms = cost.verify_ms;
     step.running = engine_.running(), step.waiting = engine_.waiting();
     step.kv_usage = engine_.kv_usage();
+    step.costs = engine_.costs().points();
     if (tally_) step.counts = tally_->Take();
     observer_->OnStep(step);
   }

@@ -1,9 +1,11 @@
 // What a server's load came to, step by step and reply by reply: what metrics and charts are made of.
 #pragma once
 
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "engine/cost_table.h"
 #include "engine/request.h"
 #include "engine/round_observer.h"
 
@@ -27,6 +29,7 @@ struct StepRecord {
   int prompt_tokens = 0;                       // of prompts whose reading ended
   int tokens = 0;                              // committed
   RoundCounts counts{};
+  std::span<const CostTable::Point> costs{};  // as they are now; valid during the call
 };
 
 // One sequence's end.

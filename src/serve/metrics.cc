@@ -46,6 +46,8 @@ const Histogram::BucketBoundaries kTotal = {0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,
                                             30,  40,  50,  60, 120, 240, 480, 960, 1920, 7680};
 const Histogram::BucketBoundaries kRows = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
 
+constexpr int kStepsBetweenCosts = 64;
+
 // vLLM's words for how a request ended.
 const char* FinishedReason(FinishReason reason) {
   switch (reason) {
@@ -122,6 +124,10 @@ void ServeMetrics::OnStep(const StepRecord& step) {
   }
   for (size_t k = 0; k < counts.accepted_at.size(); ++k)
     accepted_at_.Add(With(labels_, "position", std::to_string(k))).Increment(counts.accepted_at[k]);
+  if (--steps_to_costs_ > 0) return;
+  steps_to_costs_ = kStepsBetweenCosts;
+  for (const CostTable::Point& point : step.costs)
+    speed_.Add(With(labels_, "rows", std::to_string(point.rows))).Set(1000 / point.ms);
 }
 
 void ServeMetrics::OnEnd(const EndRecord& end) {
@@ -131,11 +137,6 @@ void ServeMetrics::OnEnd(const EndRecord& end) {
   const int decoded = end.stats ? end.stats->completion_tokens - 1 : 0;
   if (decoded > 0 && end.first_token_ms > 0)
     per_token_.Observe((end.total_ms - end.first_token_ms) / 1000 / decoded);
-}
-
-void ServeMetrics::SetCosts(const std::vector<CostTable::Point>& points) {
-  for (const CostTable::Point& point : points)
-    speed_.Add(With(labels_, "rows", std::to_string(point.rows))).Set(1000 / point.ms);
 }
 
 void ServeMetrics::CountStatus(int status) {

@@ -6,11 +6,8 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
-#include <mutex>
 #include <string>
-#include <vector>
 
-#include "engine/cost_table.h"
 #include "serve/load_observer.h"
 
 namespace dspark {
@@ -22,8 +19,6 @@ class ServeMetrics : public LoadObserver {
   // On the engine's thread.
   void OnStep(const StepRecord& step) override;
   void OnEnd(const EndRecord& end) override;
-  // Steps per second by rows of the target pass.
-  void SetCosts(const std::vector<CostTable::Point>& points);
 
   // Of a request that was answered with an HTTP status. From any thread.
   void CountStatus(int status);
@@ -39,6 +34,7 @@ class ServeMetrics : public LoadObserver {
   prometheus::Histogram &first_token_, &per_token_, &total_, &rows_;
   prometheus::Family<prometheus::Counter>&finished_, &accepted_at_, &verify_length_, &statuses_;
   prometheus::Family<prometheus::Gauge>& speed_;
+  int steps_to_costs_ = 0;  // until the cost table is shown anew
 };
 
 }  // namespace dspark
