@@ -41,7 +41,8 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
     return MakeError("--policy {}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind,
                      kind);
   }
-  return MakeError("--policy {}: unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off", policy);
+  return MakeError("--policy {}: unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off",
+                   policy);
 }
 
 }  // namespace
@@ -127,8 +128,8 @@ double DraftSource::Bytes(const ModelConfig& target, const TargetLimits& limits,
   return values * bytes_per_weight + head_copy + double(kv.BlockBytes()) * blocks * sequences;
 }
 
-Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool,
-                                                   int sequences) const {
+Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool, int sequences,
+                                                   int kv_blocks) const {
   std::unique_ptr<Drafter> prompt_lookup, model;
   if (lookup) prompt_lookup = std::make_unique<PromptLookup>();
   if (!files) return prompt_lookup;
@@ -137,6 +138,7 @@ Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadP
                                              {.max_sequences = sequences,
                                               .max_context = limits.max_context,
                                               .block_tokens = limits.block_tokens,
+                                              .kv_blocks = kv_blocks,
                                               .kv_type = limits.kv_type,
                                               .weights = weights,
                                               .own_int4_head = weights == WeightFormat::kInt4Min}));

@@ -44,8 +44,9 @@ struct DraftSource {
   }
   // Of a drafter's weights and K/V, in bytes, before it is loaded; 0 without one.
   double Bytes(const ModelConfig& target, const TargetLimits& limits, int sequences) const;
-  // Null when nothing proposes. Error: as LoadDrafter.
-  Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences) const;
+  // Null when nothing proposes. `kv_blocks` as DrafterLimits has it. Error: as LoadDrafter.
+  Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences,
+                                        int kv_blocks = 0) const;
 };
 
 // Error: a name that is neither a word of -md nor a drafter's files; a drafter that does not fit the target.

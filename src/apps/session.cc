@@ -111,14 +111,16 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   engine.pool = session->pool.get();
   engine.prefix_cache = true;
-  DSPARK_RETURN_IF_ERROR(CheckMemory(session->files, limits, options.sequences, session->pool->threads(),
-                                     source, MachineMemory()));
+  engine.observer = options.observer;
+  const KvNeed kv{options.sequences, options.kv_tokens};
+  DSPARK_RETURN_IF_ERROR(
+      CheckMemory(session->files, limits, kv, session->pool->threads(), source, MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
-  DSPARK_ASSIGN_OR_RETURN(session->drafter, source.Make(*session->target, *session->pool, options.sequences));
-
   const KvLayout layout = session->target->kv_layout();
-  session->blocks =
-      std::make_unique<BlockPool>(layout, layout.BlocksFor(limits.max_context) * options.sequences);
+  const int blocks = kv.Blocks(layout, limits.max_context);
+  DSPARK_ASSIGN_OR_RETURN(session->drafter,
+                          source.Make(*session->target, *session->pool, options.sequences, blocks));
+  session->blocks = std::make_unique<BlockPool>(layout, blocks);
   CostTable costs;
   if (session->drafter && engine.Adaptive()) costs = SessionCosts(*session);
   session->engine = std::make_unique<Engine>(*session->target, *session->blocks, session->drafter.get(),
