@@ -41,6 +41,15 @@ function(dspark_layer name)
   set(DSPARK_LAYERS ${DSPARK_LAYERS} ${name} CACHE INTERNAL "")
 endfunction()
 
+# A text file as source of `target`: `template` with @variable@ replaced by the text.
+function(dspark_embed target file template variable)
+  file(READ ${file} ${variable})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  get_filename_component(name ${template} NAME_WLE)
+  configure_file(${template} ${PROJECT_BINARY_DIR}/embedded/${name} @ONLY)
+  target_sources(${target} PRIVATE ${PROJECT_BINARY_DIR}/embedded/${name})
+endfunction()
+
 # One binary, one short file per subcommand; all but main.cc is the layer dspark_apps, so that it has tests too.
 function(dspark_apps)
   if(EXISTS ${PROJECT_SOURCE_DIR}/src/apps/main.cc)

@@ -47,7 +47,7 @@ TEST_F(CliDrafter, EveryFormDraftsAndChangesNothing) {
     EXPECT_EQ(reply["timings"]["verified_at"].size(), reply["timings"]["reached_at"].size());
     EXPECT_EQ(Reply({"-md", form, "--draft-weights", "int8"})["tokens"], plain["tokens"]) << form;
   }
-  for (const char* policy : {"adaptive", "threshold:0.3", "cumulative:0.3", "off"}) {
+  for (const char* policy : {"adaptive", "zos", "threshold:0.3", "cumulative:0.3", "off"}) {
     EXPECT_EQ(Reply({"-md", dspark_, "--policy", policy})["tokens"], plain["tokens"]) << policy;
   }
   for (const char* rule : {"block", "token"}) {

@@ -228,7 +228,7 @@ TEST(Engine, SharedPromptsAreReadOnceAndChangeNothing) {
   CountingTarget target(*model.target);
   PromptLookup drafter;
   Engine engine(target, *model.blocks, &drafter, model.files.tokenizer.get(), DearRows(),
-                {.max_sequences = 6, .prefill_rows = 40});
+                {.max_sequences = 6, .prefill_rows = 40, .prefix_cache = true});
   std::map<SequenceId, Reply> replies;
   std::map<SequenceId, size_t> index;
   size_t next = 0;
@@ -246,7 +246,8 @@ TEST(Engine, SharedPromptsAreReadOnceAndChangeNothing) {
     EXPECT_EQ(reply.stats.prompt_tokens, int(requests[index[id]].prompt.size()));
   }
   EXPECT_LT(target.rows, rows_alone - 300);
-  EXPECT_EQ(model.blocks->free_blocks(), model.blocks->blocks());
+  EXPECT_EQ(engine.load().used_blocks, 0);
+  EXPECT_GT(engine.load().cached_blocks, 0);
 }
 
 TEST(Engine, DraftsAreParkedWhereRowsAreDear) {

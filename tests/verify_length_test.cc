@@ -164,6 +164,18 @@ TEST(VerifyLength, MayFollowTheDraftsBefore) {
   EXPECT_GT(seen.p_value, 1e-4);
 }
 
+// The asynchronous form searches all admissions, over confidences two steps old: drafts are verified where
+// Algorithm 1 stops, and the text is the target's.
+TEST(VerifyLength, ACapacityOfTwoStepsAgoTellsNothing) {
+  TinyModel model;
+  const CostTable costs({{1, 1}, {2, 1.75}, {3, 1.8}, {64, 60}});
+  EngineOptions options = kAlone;
+  options.zos = true;
+  const Seen seen = Draw(model, {.confidence = TellingConfidence}, options, costs);
+  EXPECT_GT(seen.verified_at[1], 500 / (kSanitized ? 8 : 1));
+  EXPECT_GT(seen.p_value, 1e-4);
+}
+
 // The law of Draw's replies is a test with power: what verifies a draft for what it is does not pass it.
 TEST(VerifyLength, APeekingDrafterShows) {
   TinyModel model;

@@ -26,7 +26,8 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
   const size_t colon = policy.find(':');
   const std::string kind = policy.substr(0, colon);
   const std::string value = colon == std::string::npos ? "" : policy.substr(colon + 1);
-  if (policy == "adaptive" || policy == "off") return {};
+  options->zos = policy == "zos";
+  if (policy == "adaptive" || policy == "zos" || policy == "off") return {};
   if (kind == "fixed") {
     if (ParseWhole(value, &options->fixed_draft) && options->fixed_draft >= 0 &&
         options->fixed_draft <= kLongestDraft)
@@ -40,7 +41,7 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
       return {};
     return MakeError("{}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind, kind);
   }
-  return MakeError("{} is unknown; use adaptive, fixed:N, threshold:P, cumulative:P or off", policy);
+  return MakeError("{} is unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off", policy);
 }
 
 Status CheckPolicy(const std::string& policy) {
@@ -84,10 +85,10 @@ void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options) {
 
 void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
   CLI::Option* policy =
-      app.add_option(
-             "--policy", options->policy,
-             "How many drafts are verified: adaptive (what pays), fixed:N, threshold:P and cumulative:P (by "
-             "the drafter's confidence; without such a head by how many were kept so far), off [adaptive]")
+      app.add_option("--policy", options->policy,
+                     "How many drafts are verified: adaptive (what pays), zos (as many as paid two steps "
+                     "ago), fixed:N, threshold:P and cumulative:P (by the drafter's confidence; without such "
+                     "a head by how many were kept so far), off [adaptive]")
           ->check(Parses(CheckPolicy));
   app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
       ->check(CLI::Range(0, kLongestDraft))
@@ -143,8 +144,8 @@ double DraftSource::Bytes(const ModelConfig& target, const TargetLimits& limits,
   return values * bytes_per_weight + head_copy + double(kv.BlockBytes()) * blocks * sequences;
 }
 
-Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool,
-                                                   int sequences) const {
+Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool, int sequences,
+                                                   int kv_blocks) const {
   std::unique_ptr<Drafter> prompt_lookup, model;
   if (lookup) prompt_lookup = std::make_unique<PromptLookup>();
   if (!files) return prompt_lookup;
@@ -153,6 +154,7 @@ Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadP
                                              {.max_sequences = sequences,
                                               .max_context = limits.max_context,
                                               .block_tokens = limits.block_tokens,
+                                              .kv_blocks = kv_blocks,
                                               .kv_type = limits.kv_type,
                                               .weights = weights,
                                               .own_int4_head = weights == WeightFormat::kInt4Min}));

@@ -19,7 +19,7 @@ struct DraftOptions {
   bool no_spec = false;             // the same as draft none
   bool no_lookup = false;           // a trained drafter alone, without prompt lookup beside it
   std::string weights;              // f32, bf16, int8 or int4; empty: as in the drafter's file
-  std::string policy = "adaptive";  // adaptive, fixed:N, threshold:P, cumulative:P, off
+  std::string policy = "adaptive";  // adaptive, zos, fixed:N, threshold:P, cumulative:P, off
   int draft_max = -1;               // ≥ 0: the same as policy fixed:N
   std::string accept = "block";     // of sampled drafts: block or token
 };
@@ -47,8 +47,9 @@ struct DraftSource {
   }
   // Of a drafter's weights and K/V, in bytes, before it is loaded; 0 without one.
   double Bytes(const ModelConfig& target, const TargetLimits& limits, int sequences) const;
-  // Null when nothing proposes. Error: as LoadDrafter.
-  Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences) const;
+  // Null when nothing proposes. `kv_blocks` as DrafterLimits has it. Error: as LoadDrafter.
+  Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences,
+                                        int kv_blocks = 0) const;
 };
 
 // Error: as CheckDraftFlags and ResolveWeights; a name that is neither a word of -md nor a drafter's files; a

@@ -12,8 +12,8 @@
 namespace dspark {
 namespace {
 
-// A cost table holds for one processor, model file, thread count, instruction set, context, and type of
-// weights and of K/V.
+// A cost table holds for one processor, model file, thread count, instruction set, context, width of passes,
+// and type of weights and of K/V.
 std::string CostPath(const std::string& model, const Session& session) {
   std::error_code ignored;
   const auto path = std::filesystem::absolute(model, ignored);
@@ -21,9 +21,9 @@ std::string CostPath(const std::string& model, const Session& session) {
       std::filesystem::is_regular_file(path, ignored) ? std::filesystem::file_size(path, ignored) : 0;
   const auto time = std::filesystem::last_write_time(path, ignored).time_since_epoch().count();
   const TargetLimits& limits = session.target->limits();
-  const size_t key =
-      std::hash<std::string>{}(fmt::format("{}|{}|{}|{}|{}|{}", CpuName(), path.string(), size, time,
-                                           limits.max_context, limits.weights ? int(*limits.weights) : -1));
+  const size_t key = std::hash<std::string>{}(
+      fmt::format("{}|{}|{}|{}|{}|{}|{}", CpuName(), path.string(), size, time, limits.max_context,
+                  limits.max_logit_rows, limits.weights ? int(*limits.weights) : -1));
   const bool wide = session.target->kv_layout().type == KvType::kF32;
   return fmt::format("{}/costs/{:016x}-{}-t{}{}.json", CacheDirectory(), key, IsaName(session.pool->isa()),
                      session.pool->threads(), wide ? "-kv32" : "");
@@ -88,7 +88,9 @@ Session::~Session() {
 CostTable SessionCosts(Session& session) {
   session.cost_path = CostPath(session.model_path, session);
   if (auto cached = LoadCosts(session.cost_path)) return std::move(cached).value();
-  CostTable costs = MeasureCosts(*session.target, *session.blocks);
+  // Wide passes take longer to measure.
+  const double budget_ms = session.target->limits().max_logit_rows > 64 ? 2500 : 600;
+  CostTable costs = MeasureCosts(*session.target, *session.blocks, budget_ms);
   // A cache that cannot be written only means measuring again next time.
   if (auto saved = SaveCosts(session.cost_path, costs); !saved) return costs;
   return costs;
@@ -110,14 +112,17 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   limits.max_taps = std::max(source.taps(), options.taps);
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   engine.pool = session->pool.get();
-  DSPARK_RETURN_IF_ERROR(CheckMemory(session->files, limits, options.sequences, session->pool->threads(),
-                                     source, MachineMemory()));
+  engine.prefix_cache = true;
+  engine.observer = options.observer;
+  const KvNeed kv{options.sequences, options.kv_tokens};
+  DSPARK_RETURN_IF_ERROR(
+      CheckMemory(session->files, limits, kv, session->pool->threads(), source, MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
-  DSPARK_ASSIGN_OR_RETURN(session->drafter, source.Make(*session->target, *session->pool, options.sequences));
-
   const KvLayout layout = session->target->kv_layout();
-  session->blocks =
-      std::make_unique<BlockPool>(layout, layout.BlocksFor(limits.max_context) * options.sequences);
+  const int blocks = kv.Blocks(layout, limits.max_context);
+  DSPARK_ASSIGN_OR_RETURN(session->drafter,
+                          source.Make(*session->target, *session->pool, options.sequences, blocks));
+  session->blocks = std::make_unique<BlockPool>(layout, blocks);
   CostTable costs;
   if (session->drafter && engine.Adaptive()) costs = SessionCosts(*session);
   session->engine = std::make_unique<Engine>(*session->target, *session->blocks, session->drafter.get(),

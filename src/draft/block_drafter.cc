@@ -58,8 +58,7 @@ BlockDrafter::BlockDrafter(const DrafterConfig& config, BlockWeights weights, co
       max_sequences_(limits.max_sequences),
       stack_(config.backbone, weights_.common.layers, pool.threads(),
              StackLimits(config, limits, sequences_per_pass_)),
-      kv_pool_(stack_.kv_layout(),
-               limits.max_sequences * stack_.kv_layout().BlocksFor(limits.max_context + config.block_size)),
+      kv_pool_(stack_.kv_layout(), DrafterBlocks(limits, stack_.kv_layout(), config.block_size)),
       fc_input_(kPendingRows, weights_.common.fc.k()),
       context_(kPendingRows, config.backbone.d_model),
       head_input_(sequences_per_pass_ * config.max_drafts(), config.backbone.d_model),
@@ -103,19 +102,16 @@ BlockDrafter::Sequence& BlockDrafter::Find(SequenceId id) {
   return *it;
 }
 
-// Rows of the sequence that still wait are dropped, those behind them move up.
+void BlockDrafter::Resume(SequenceId id, int rows, int32_t next) {
+  Sequence& sequence = Find(id);
+  DSPARK_CHECK_LE(rows, sequence.kv.capacity());
+  sequence.rows = rows;
+  sequence.newest = next;
+}
+
+// Rows that still wait are written first: others may hold the sequence's blocks.
 void BlockDrafter::End(SequenceId id) {
-  const int width = fc_input_.cols();
-  int kept_rows = 0;
-  std::erase_if(pending_, [&](Pending& p) {
-    if (p.sequence == id) return true;
-    for (int i = 0; i < p.rows && p.first_row > kept_rows; ++i)
-      std::copy_n(fc_input_.Row(p.first_row + i), width, fc_input_.Row(kept_rows + i));
-    p.first_row = kept_rows;
-    kept_rows += p.rows;
-    return false;
-  });
-  pending_rows_ = kept_rows;
+  if (std::ranges::any_of(pending_, [id](const Pending& p) { return p.sequence == id; })) Flush();
   sequences_.erase(sequences_.begin() + (&Find(id) - sequences_.data()));
 }
 

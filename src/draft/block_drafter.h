@@ -48,6 +48,8 @@ class BlockDrafter : public Drafter {
   void Propose(std::span<ProposeRequest> requests) override;
   void Observe(std::span<const ObservedRows> rows) override;
   void End(SequenceId sequence) override;
+  KvTable* Context(SequenceId sequence) override { return &Find(sequence).kv; }
+  void Resume(SequenceId sequence, int rows, int32_t next) override;
 
   const BlockTimes& times() const { return times_; }
 

@@ -27,6 +27,8 @@ class CombinedDrafter : public Drafter {
   void Propose(std::span<ProposeRequest> requests) override;
   void Observe(std::span<const ObservedRows> rows) override;
   void End(SequenceId sequence) override;
+  KvTable* Context(SequenceId sequence) override { return model_->Context(sequence); }
+  void Resume(SequenceId sequence, int rows, int32_t next) override { model_->Resume(sequence, rows, next); }
 
  private:
   std::unique_ptr<Drafter> lookup_, model_;

@@ -2,7 +2,7 @@
 //
 // Life of a sequence: Begin, then steps of Propose and Observe, then End. Observe sees every row that entered
 // the target's K/V for good, once and in order: the prompt's rows, then of each round the newest token's row
-// and those of its accepted drafts.
+// and those of its accepted drafts. Rows that a prefix cache restored count as observed (Resume).
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,7 @@
 #include <span>
 
 #include "draft/proposal.h"
+#include "kv/block_pool.h"
 
 namespace dspark {
 
@@ -64,6 +65,13 @@ class Drafter {
   virtual void Propose(std::span<ProposeRequest> requests) = 0;
   virtual void Observe(std::span<const ObservedRows> rows) = 0;
   virtual void End(SequenceId sequence) = 0;
+
+  // The K/V it keeps of a sequence's rows, in blocks of as many positions as the target's, so that a prefix
+  // cache can keep it beside the target's; null: none. Row i may depend on the tokens up to i + 1. What was
+  // observed may be written there as late as the next Propose or End.
+  virtual KvTable* Context(SequenceId) { return nullptr; }
+  // After Begin: Context holds rows 0 … rows - 1, and `next` is the token behind them.
+  virtual void Resume(SequenceId, int /*rows*/, int32_t /*next*/) {}
 };
 
 }  // namespace dspark

@@ -47,8 +47,7 @@ SequentialDrafter::SequentialDrafter(const DrafterConfig& config, DraftWeights w
       candidates_(limits.candidates > 0 ? std::min(limits.candidates, config.backbone.vocab)
                                         : config.backbone.vocab),
       max_rows_(PassRows(limits)),
-      blocks_(stack_.kv_layout(),
-              limits.max_sequences * stack_.kv_layout().BlocksFor(PositionsOf(config, limits))),
+      blocks_(stack_.kv_layout(), DrafterBlocks(limits, stack_.kv_layout(), config.max_drafts())),
       head_input_(limits.max_sequences, config.backbone.d_model),
       logits_(size_t(limits.max_sequences) * PadStride(config.backbone.vocab)),
       ids_(candidates_ < config.backbone.vocab ? size_t(limits.max_sequences) * size_t(candidates_) : 0),
@@ -87,20 +86,19 @@ void SequentialDrafter::Begin(SequenceId id, std::span<const int32_t>) {
   free->used = true;
   free->id = id;
   free->rows = 0;
+  free->has_state = false;
 }
 
+void SequentialDrafter::Resume(SequenceId id, int rows, int32_t) {
+  Sequence& sequence = Find(id);
+  DSPARK_CHECK_LE(rows, sequence.kv.capacity());
+  sequence.rows = rows;
+}
+
+// Rows that still wait are written first: others may hold the sequence's blocks.
 void SequentialDrafter::End(SequenceId id) {
   Sequence& sequence = Find(id);
-  size_t kept = 0;
-  for (size_t i = 0; i < pending_.size(); ++i) {
-    if (pending_[i].sequence == &sequence) continue;
-    if (kept != i) {
-      pending_[kept] = pending_[i];
-      std::copy_n(taps_.Row(int(i)), taps_.cols(), taps_.Row(int(kept)));
-    }
-    ++kept;
-  }
-  pending_.resize(kept);
+  if (std::ranges::any_of(pending_, [&](const Row& row) { return row.sequence == &sequence; })) ReadPending();
   sequence.kv.Truncate(0);
   sequence.used = false;
 }
@@ -110,6 +108,7 @@ void SequentialDrafter::Observe(std::span<const ObservedRows> rows) {
     Sequence& sequence = Find(observed.sequence);
     DSPARK_CHECK_EQ(observed.position, sequence.rows);
     DSPARK_CHECK_LE(sequence.rows + int(observed.next.size()), limits_.max_context);
+    DSPARK_CHECK(sequence.kv.Reserve(sequence.rows + int(observed.next.size())));  // planned for all
     for (size_t i = 0; i < observed.next.size(); ++i) {
       if (int(pending_.size()) == max_rows_) ReadPending();
       const float* taps = observed.taps + i * observed.taps_stride;
@@ -145,8 +144,9 @@ void SequentialDrafter::ReadPending() {
   pool_.Run([&](Worker& worker) { RunLayer(worker, true); });
   for (const AttentionSegment& segment : segments_) {
     const int last = segment.first_row + segment.rows - 1;
-    std::vector<float>& state = pending_[size_t(last)].sequence->state;
-    std::copy_n(stack_.X(last), state.size(), state.data());
+    Sequence& sequence = *pending_[size_t(last)].sequence;
+    std::copy_n(stack_.X(last), sequence.state.size(), sequence.state.data());
+    sequence.has_state = true;
   }
   pending_.clear();
 }
@@ -193,7 +193,7 @@ void SequentialDrafter::FillLanes(std::span<ProposeRequest> requests) {
   for (const ProposeRequest& request : requests) {
     if (request.max_tokens <= 0 || request.free_only) continue;
     Sequence& sequence = Find(request.sequence);
-    if (sequence.rows == 0) continue;
+    if (!sequence.has_state) continue;
     std::copy(sequence.state.begin(), sequence.state.end(), stack_.X(int(lanes_.size())));
     lanes_.push_back({&request, &sequence, std::min(request.max_tokens, max_tokens())});
   }

@@ -37,6 +37,9 @@ class SequentialDrafter : public Drafter {
   void Propose(std::span<ProposeRequest> requests) override;
   void Observe(std::span<const ObservedRows> rows) override;
   void End(SequenceId sequence) override;
+  KvTable* Context(SequenceId sequence) override { return &Find(sequence).kv; }
+  // The state behind the rows comes with the next row that is observed: nothing is drafted before.
+  void Resume(SequenceId sequence, int rows, int32_t next) override;
 
  protected:
   // `target` and `pool` outlive the drafter. `tap_width`: floats of an observed row.
@@ -72,6 +75,7 @@ class SequentialDrafter : public Drafter {
     KvTable kv;
     int rows = 0;              // observed, pending ones included
     std::vector<float> state;  // [d] y of the last observed row that is not pending
+    bool has_state = false;
   };
   struct Row {
     Sequence* sequence;

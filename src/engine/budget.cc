@@ -4,7 +4,7 @@
 
 namespace dspark {
 
-void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates) {
+void Budget::Sort(std::span<VerifyCandidate> candidates) {
   order_.clear();
   for (size_t r = 0; r < candidates.size(); ++r) {
     candidates[r].length = 0;
@@ -17,13 +17,21 @@ void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<Ver
   // Stable: equal entries keep the order of positions within a sequence.
   std::stable_sort(order_.begin(), order_.end(),
                    [](const Entry& a, const Entry& b) { return a.cumulative > b.cumulative; });
+}
 
-  double expected = double(candidates.size());
-  double best = kGainMargin * expected / costs.Ms(step.base_rows);
+void Budget::Admit(int drafts, std::span<VerifyCandidate> candidates) {
+  for (int n = 0; n < drafts; ++n) ++candidates[size_t(order_[size_t(n)].sequence)].length;
+}
+
+void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates) {
+  Sort(candidates);
+  double expected = double(candidates.size()), depth_ms = step.depth_ms;
+  double best = kGainMargin * expected / (costs.Ms(step.base_rows) + depth_ms);
   int admitted = 0;
   for (int n = 0; n < std::min(step.room, int(order_.size())); ++n) {
-    expected += order_[n].cumulative;
-    const double rate = expected / (step.draft_ms + costs.Ms(step.base_rows + n + 1));
+    expected += order_[size_t(n)].cumulative;
+    depth_ms += candidates[size_t(order_[size_t(n)].sequence)].row_ms;
+    const double rate = expected / (step.draft_ms + costs.Ms(step.base_rows + n + 1) + depth_ms);
     if (rate > best) {
       best = rate;
       admitted = n + 1;
@@ -31,7 +39,12 @@ void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<Ver
       break;
     }
   }
-  for (int n = 0; n < admitted; ++n) ++candidates[order_[n].sequence].length;
+  Admit(admitted, candidates);
+}
+
+void Budget::Fill(int capacity, const StepShape& step, std::span<VerifyCandidate> candidates) {
+  Sort(candidates);
+  Admit(std::min({capacity, step.room, int(order_.size())}), candidates);
 }
 
 }  // namespace dspark

@@ -7,6 +7,9 @@
 // searched over all prefixes of that order. That is lossless where the acceptances given are functions of
 // committed text only; where they come from drafts that were sampled, admission must stop at the first
 // decline as in the paper, so that no draft's admission depends on itself or a later one (docs/lossless.md).
+//
+// The asynchronous form (§5.2): how many drafts the step verifies is decided from confidences of two steps
+// ago, by a search over all admissions, and the most confident drafts of now fill the places.
 #pragma once
 
 #include <span>
@@ -18,6 +21,7 @@ namespace dspark {
 
 struct VerifyCandidate {
   std::span<const float> conditional;  // c_1 … c_n for the drafts at hand
+  double row_ms = 0;                   // what each of its rows costs beside CostTable::Ms: depth
   int length = 0;                      // out: drafts to verify
 };
 
@@ -28,18 +32,23 @@ struct StepShape {
   int base_rows = 0;                   // rows the step has anyway: one per decoding sequence, and prefill
   int room = 0;                        // drafts one pass can hold
   double draft_ms = 0;                 // what drafting would cost, while that is still to be decided
+  double depth_ms = 0;                 // of the rows the step has anyway, beside CostTable::Ms
   bool stop_at_first_decline = false;  // Algorithm 1 to the letter
 };
 
 class Budget {
  public:
   void Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates);
+  // The `capacity` most confident drafts of all, at most as many as the pass has room for.
+  void Fill(int capacity, const StepShape& step, std::span<VerifyCandidate> candidates);
 
  private:
   struct Entry {
     float cumulative;
     int sequence;
   };
+  void Sort(std::span<VerifyCandidate> candidates);
+  void Admit(int drafts, std::span<VerifyCandidate> candidates);
   std::vector<Entry> order_;  // kept between steps, so that choosing allocates nothing
 };
 

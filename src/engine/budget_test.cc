@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
 
 #include "engine/acceptance.h"
@@ -12,7 +13,7 @@ namespace {
 std::vector<int> Choose(const CostTable& costs, int base_rows, int room,
                         const std::vector<std::vector<float>>& conditional, bool stop_early = false) {
   std::vector<VerifyCandidate> candidates;
-  for (const auto& c : conditional) candidates.push_back({c});
+  for (const auto& c : conditional) candidates.push_back({.conditional = c});
   Budget budget;
   budget.Choose(costs, {.base_rows = base_rows, .room = room, .stop_at_first_decline = stop_early},
                 candidates);
@@ -49,7 +50,7 @@ TEST(Budget, PricesTheDraft) {
   const CostTable costs({{1, 1}, {4, 1}});
   const std::vector<float> c = {0.5f, 0.5f, 0.5f};  // 1.875 tokens a round
   for (const double draft_ms : {0.0, 0.7, 0.9, 2.0}) {
-    std::vector<VerifyCandidate> candidates = {{c}};
+    std::vector<VerifyCandidate> candidates = {{.conditional = c}};
     Budget().Choose(costs, {.base_rows = 1, .room = 3, .draft_ms = draft_ms}, candidates);
     EXPECT_EQ(candidates[0].length, draft_ms < 0.8 ? 3 : 0) << draft_ms;
   }
@@ -73,6 +74,53 @@ double ServedShareOfTokenA(bool stop_early) {
 TEST(Budget, StoppingAtTheFirstDeclineKeepsTheTargetsDistribution) {
   EXPECT_NEAR(ServedShareOfTokenA(true), 0.7, 1e-9);
   EXPECT_NEAR(ServedShareOfTokenA(false), 0.85, 1e-9);  // what searching on would serve
+}
+
+// The same example with a searching planner that only says how many drafts are verified: asked about another,
+// earlier block it tells nothing about this one; asked about this one it does.
+double ServedShareWithCapacity(bool from_this_block) {
+  const CostTable costs({{1, 1 / 1.0}, {2, 1 / 0.5}, {3, 1 / 0.45}});
+  double share = 0;
+  for (const bool earlier_a : {true, false}) {
+    for (const bool drafted_a : {true, false}) {
+      const float c2 = drafted_a ? 0.9f : 0.1f, earlier_c2 = earlier_a ? 0.9f : 0.1f;
+      const int capacity = Choose(costs, 1, 2, {{0.8f, from_this_block ? c2 : earlier_c2}})[0];
+      std::vector<VerifyCandidate> candidates(1);
+      const std::vector<float> now = {0.8f, c2};
+      candidates[0].conditional = now;
+      Budget().Fill(capacity, {.base_rows = 1, .room = 2}, candidates);
+      const double a_if_verified = drafted_a ? 1 : 1 - 0.3 / 0.5;
+      share += 0.25 * (candidates[0].length > 0 ? a_if_verified : 0.7);
+    }
+  }
+  return share;
+}
+
+TEST(Budget, ACapacityFromEarlierConfidencesKeepsTheTargetsDistribution) {
+  EXPECT_NEAR(ServedShareWithCapacity(false), 0.7, 1e-9);
+  EXPECT_NEAR(ServedShareWithCapacity(true), 0.85, 1e-9);
+}
+
+TEST(Budget, FillTakesTheMostConfident) {
+  const std::vector<std::vector<float>> c = {{0.9f, 0.5f, 0.9f}, {0.6f, 0.9f}, {}};
+  for (const auto& [capacity, lengths] : std::map<int, std::vector<int>>{
+           {0, {0, 0, 0}}, {1, {1, 0, 0}}, {2, {1, 1, 0}}, {3, {1, 2, 0}}, {4, {2, 2, 0}}, {9, {3, 2, 0}}}) {
+    std::vector<VerifyCandidate> candidates;
+    for (const auto& conditional : c) candidates.push_back({.conditional = conditional});
+    Budget().Fill(capacity, {.base_rows = 3, .room = 16}, candidates);
+    for (size_t r = 0; r < c.size(); ++r) EXPECT_EQ(candidates[r].length, lengths[r]) << capacity;
+    Budget().Fill(capacity, {.base_rows = 3, .room = 2}, candidates);
+    EXPECT_EQ(candidates[0].length + candidates[1].length, std::min(capacity, 2));
+  }
+}
+
+// Depth makes a sequence's rows dearer, and with them its drafts.
+TEST(Budget, DeepSequencesGetFewerDrafts) {
+  const CostTable costs({{2, 1.0}, {8, 1.3}});
+  const std::vector<float> c = {0.6f, 0.6f, 0.6f};
+  std::vector<VerifyCandidate> candidates = {{.conditional = c}, {.conditional = c, .row_ms = 0.25}};
+  Budget().Choose(costs, {.base_rows = 2, .room = 6, .depth_ms = 0.25}, candidates);
+  EXPECT_GT(candidates[0].length, candidates[1].length);
 }
 
 // Whether draft k is admitted must not change with any c behind it: all pairs of confidences that agree up to

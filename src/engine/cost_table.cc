@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -16,11 +17,12 @@ namespace dspark {
 namespace {
 
 // What says most about draft lengths comes first, and twice: time may run out.
-constexpr int kWidths[] = {1, 2, 4, 8, 16, 3, 6, 12, 5, 7, 10, 32, 64};
+constexpr int kWidths[] = {1, 2, 4, 8, 16, 3, 6, 12, 5, 7, 10, 32, 64, 24, 48, 96, 128, 192, 256, 384, 512};
 int FirstTurn(int rows) { return rows <= 16 && std::has_single_bit(unsigned(rows)) ? 0 : 2; }
 bool Indispensable(int rows) { return rows <= 8 && FirstTurn(rows) == 0; }
 
-constexpr int kDepth = 64;  // context before the measured rows
+constexpr int kSegment = 8;  // rows of one sequence
+constexpr int kDeep = 1024;  // the context that tells what depth costs
 
 // Narrow passes decide draft lengths and are cheap to repeat; wide ones are neither.
 int Repeats(int rows) { return rows <= 8 ? 5 : rows <= 16 ? 3 : 2; }
@@ -30,10 +32,62 @@ int Repeats(int rows) { return rows <= 8 ? 5 : rows <= 16 ? 3 : 2; }
 constexpr double kRateUp = 0.02, kRateDown = 0.5;
 constexpr double kForget = 0.125;  // of a point's freshness, per step that did not come near it
 
-double TimeForward(Target& target, const Segment& segment) {
-  const double start = NowMs();
-  target.Forward({&segment, 1}, {});
-  return NowMs() - start;
+// Sequences with made-up K/V, and passes over them.
+class CostProbe {
+ public:
+  // Sequences of kSegment rows, or one of up to `widest` where the pool is too small for that many.
+  CostProbe(Target& target, BlockPool& blocks, int widest) : target_(target), blocks_(blocks) {
+    const int sequences = (widest + kSegment - 1) / kSegment;
+    const int each = blocks.layout().BlocksFor(CostTable::kDepth + kSegment);
+    most_ = sequences * each <= blocks.blocks() ? kSegment : widest;
+    tokens_.assign(size_t(most_), 1);
+  }
+
+  // Makes room for passes of `rows` rows behind `depth` positions. False where pool or context are too small.
+  bool Prepare(int rows, int depth) {
+    const int each = std::min(rows, most_), sequences = (rows + most_ - 1) / most_;
+    if (depth + each > target_.limits().max_context) return false;
+    while (int(kv_.size()) < sequences) kv_.emplace_back(blocks_);
+    for (int i = 0; i < sequences; ++i) {
+      const size_t known = kv_[size_t(i)].blocks().size();
+      if (!kv_[size_t(i)].Reserve(depth + each)) return false;
+      // Pages that were never written would be read from one place in the cache.
+      for (std::byte* block : kv_[size_t(i)].blocks().subspan(known))
+        std::memset(block, 0x3c, blocks_.layout().BlockBytes());
+    }
+    return true;
+  }
+  double Time(int rows, int depth) {
+    segments_.clear();
+    for (int done = 0; done < rows; done += most_) {
+      segments_.push_back({.tokens = std::span(tokens_).first(size_t(std::min(rows - done, most_))),
+                           .position = depth,
+                           .kv = &kv_[size_t(done / most_)]});
+    }
+    const double start = NowMs();
+    target_.Forward(segments_, {});
+    return std::max(NowMs() - start, 1e-6);
+  }
+
+ private:
+  Target& target_;
+  BlockPool& blocks_;
+  int most_;  // rows of one sequence
+  std::vector<int32_t> tokens_;
+  std::vector<KvTable> kv_;
+  std::vector<Segment> segments_;
+};
+
+// The least of several passes: what else the machine does only adds.
+double DepthCost(CostProbe& probe, int depth, double end) {
+  double shallow = std::numeric_limits<double>::max(), deep = shallow;
+  for (int i = 0; i < 3 && NowMs() < end; ++i) {
+    shallow = std::min(shallow, probe.Time(kSegment, depth));
+    deep = std::min(deep, probe.Time(kSegment, kDeep));
+  }
+  return deep < std::numeric_limits<double>::max()
+             ? std::max(0.0, (deep - shallow) / (kSegment * double(kDeep - depth)))
+             : 0;
 }
 
 double Interpolate(std::span<const CostTable::Point> points, int rows) {
@@ -58,8 +112,12 @@ void MakePlausible(std::vector<CostTable::Point>* points) {
 
 }  // namespace
 
-CostTable::CostTable(std::vector<Point> points)
-    : points_(std::move(points)), estimates_(points_), first_(points_), stale_(points_.size(), 1.0) {
+CostTable::CostTable(std::vector<Point> points, double ms_per_row_position)
+    : ms_per_row_position_(ms_per_row_position),
+      points_(std::move(points)),
+      estimates_(points_),
+      first_(points_),
+      stale_(points_.size(), 1.0) {
   for (size_t i = 0; i < points_.size(); ++i) {
     DSPARK_CHECK(points_[i].ms > 0 && (i == 0 || points_[i].rows > points_[i - 1].rows));
   }
@@ -108,53 +166,43 @@ CostTable::Drift CostTable::drift() const {
 
 CostTable MeasureCosts(Target& target, BlockPool& blocks, double budget_ms) {
   const int widest = std::min(target.limits().max_rows, target.limits().max_logit_rows);
-  // A short context, or a pool too small for the usual depth, is measured from an empty context.
-  KvTable kv(blocks);
-  const int context = target.limits().max_context;
-  const std::vector<int32_t> tokens(kDepth, 1);
-  DSPARK_CHECK(kv.Reserve(1));  // a pool holds one row at least
+  CostProbe probe(target, blocks, widest);
+  DSPARK_CHECK(probe.Prepare(1, 0));  // a pool holds one row at least
   // The first pass warms up: taken for the price of one row it would make more rows look free.
-  const double cold = TimeForward(target, {.tokens = {tokens.data(), 1}, .kv = &kv});
-  const bool slow =
-      cold > std::max(50.0, budget_ms / 4);  // then even the context before the rows would take too long
-  const bool deep = !slow && context >= kDepth + widest && kv.Reserve(kDepth + widest);
-  const int depth = deep ? kDepth : 0;
+  const bool slow = probe.Time(1, 0) > std::max(50.0, budget_ms / 4);
+  // A short context, or a pool too small for the usual depth, is measured from an empty context.
+  const int depth = probe.Prepare(widest, CostTable::kDepth) ? CostTable::kDepth : 0;
   std::vector<CostTable::Point> points;  // in the order of measuring
   for (int rows : kWidths) {
-    if (rows <= widest && depth + rows <= context && kv.Reserve(depth + rows)) {
+    if (rows <= widest && probe.Prepare(rows, depth))
       points.push_back({rows, std::numeric_limits<double>::max()});
-    }
   }
   DSPARK_CHECK(!points.empty());
-  for (int done = 0; done < depth; done += target.limits().max_rows) {
-    const size_t rows = std::min(depth - done, target.limits().max_rows);
-    TimeForward(target,
-                {.tokens = {tokens.data(), rows}, .position = done, .kv = &kv, .logits_from = int(rows)});
-  }
-  const auto time = [&](int rows) {
-    return TimeForward(target, {.tokens = {tokens.data(), size_t(rows)}, .position = depth, .kv = &kv});
-  };
 
   // The least of several passes: what else the machine does only adds.
   const double end = NowMs() + budget_ms;
+  double per_position = 0;
   for (int turn = 0; turn < Repeats(1) + 2; ++turn) {
     for (auto& point : points) {
       const int repeat = turn - FirstTurn(point.rows);
       const bool due = repeat >= 0 && repeat < Repeats(point.rows) && NowMs() < end;
       if (due || (turn == 0 && (point.rows == 1 || (!slow && Indispensable(point.rows))))) {
-        point.ms = std::min(point.ms, std::max(time(point.rows), 1e-6));
+        point.ms = std::min(point.ms, probe.Time(point.rows, depth));
       }
     }
+    if (turn == 0 && !slow && widest >= kSegment && probe.Prepare(kSegment, kDeep))
+      per_position = DepthCost(probe, depth, end);
   }
   std::erase_if(points, [](const auto& point) { return point.ms == std::numeric_limits<double>::max(); });
   std::ranges::sort(points, {}, &CostTable::Point::rows);
-  return CostTable(std::move(points));
+  return CostTable(std::move(points), per_position);
 }
 
 Result<CostTable> LoadCosts(const std::string& path) {
   std::ifstream in(path);
   const auto json = nlohmann::json::parse(in, nullptr, /*allow_exceptions=*/false);
-  if (!in || !json.is_object() || !json.contains("ms_by_rows") || !json["ms_by_rows"].is_array()) {
+  if (!in || !json.is_object() || !json.contains("ms_by_rows") || !json["ms_by_rows"].is_array() ||
+      !json.contains("ms_per_row_position") || !json["ms_per_row_position"].is_number()) {
     return MakeError("{}: no cost table there; it will be measured", path);
   }
   std::vector<CostTable::Point> points;
@@ -170,7 +218,7 @@ Result<CostTable> LoadCosts(const std::string& path) {
   }
   if (points.empty())
     return MakeError("{}: an empty cost table; delete it and it will be measured again", path);
-  return CostTable(std::move(points));
+  return CostTable(std::move(points), std::max(0.0, json["ms_per_row_position"].get<double>()));
 }
 
 Status SaveCosts(const std::string& path, const CostTable& table) {
@@ -180,7 +228,8 @@ Status SaveCosts(const std::string& path, const CostTable& table) {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
   const std::string temporary = fmt::format("{}.{}", path, getpid());
   std::ofstream out(temporary);
-  out << nlohmann::json{{"ms_by_rows", pairs}}.dump() << "\n";
+  out << nlohmann::json{{"ms_by_rows", pairs}, {"ms_per_row_position", table.ms_per_row_position()}}.dump()
+      << "\n";
   out.close();
   if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
     std::filesystem::remove(temporary, ignored);

@@ -96,13 +96,17 @@ TEST(CostTable, SurvivesTheDisk) {
   const test::TempDir dir;
   const std::string path = dir.path() + "/sub/costs.json";
   EXPECT_FALSE(LoadCosts(path).ok());
-  ASSERT_TRUE(SaveCosts(path, CostTable({{1, 1.25}, {4, 2.5}})).ok());
+  ASSERT_TRUE(SaveCosts(path, CostTable({{1, 1.25}, {4, 2.5}}, 0.001)).ok());
   const auto loaded = LoadCosts(path);
   ASSERT_TRUE(loaded.ok());
   EXPECT_DOUBLE_EQ(loaded->Ms(4), 2.5);
+  EXPECT_DOUBLE_EQ(loaded->DepthMs(3, 164), 0.3);
   for (const char* bad :
-       {"", "[]", "{\"ms_by_rows\": []}", "{\"ms_by_rows\": [[1]]}", "{\"ms_by_rows\": [[1, -2]]}",
-        "{\"ms_by_rows\": [[4, 1], [1, 2]]}", "{\"ms_by_rows\": [[1, \"x\"]]}"}) {
+       {"", "[]", "{\"ms_by_rows\": [[1, 1]]}", "{\"ms_by_rows\": [], \"ms_per_row_position\": 0}",
+        "{\"ms_by_rows\": [[1]], \"ms_per_row_position\": 0}",
+        "{\"ms_by_rows\": [[1, -2]], \"ms_per_row_position\": 0}",
+        "{\"ms_by_rows\": [[4, 1], [1, 2]], \"ms_per_row_position\": 0}",
+        "{\"ms_by_rows\": [[1, \"x\"]], \"ms_per_row_position\": 0}"}) {
     std::ofstream(path) << bad;
     EXPECT_FALSE(LoadCosts(path).ok()) << bad;
   }
@@ -120,13 +124,18 @@ class SleepingTarget : public Target {
   const PackedMatrix& head() const override { return matrix_; }
   Isa isa() const override { return Isa::kReference; }
   ForwardOutput Forward(std::span<const Segment> segments, std::span<const int>) override {
-    EXPECT_EQ(segments.size(), 1u);
-    if (segments[0].logits_from == 0) ++passes[int(segments[0].tokens.size())];
+    int rows = 0;
+    for (const Segment& segment : segments) {
+      rows += int(segment.tokens.size());
+      EXPECT_LE(segment.tokens.size(), 8u);
+      EXPECT_EQ(segment.position, segments[0].position);
+    }
+    ++(segments[0].position > CostTable::kDepth ? deep_passes : passes)[rows];
     std::this_thread::sleep_for(std::chrono::milliseconds(ms_per_pass_));
     return {};
   }
 
-  std::map<int, int> passes;  // by rows, those with logits
+  std::map<int, int> passes, deep_passes;  // by rows
 
  private:
   int ms_per_pass_;
@@ -166,9 +175,10 @@ TEST(MeasureCosts, WithTimeEverythingOverAndOver) {
   SleepingTarget target(0);
   BlockPool blocks(target.kv_layout(), 64);
   const CostTable costs = MeasureCosts(target, blocks, 1e6);
-  EXPECT_EQ(Rows(costs), (std::vector<int>{1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 32, 64}));
+  EXPECT_EQ(Rows(costs), (std::vector<int>{1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 48, 64}));
   EXPECT_EQ(target.passes[1], 6);
-  EXPECT_EQ(target.passes[8], 5);
+  EXPECT_EQ(target.passes[8], 5 + 3);
+  EXPECT_EQ(target.deep_passes, (std::map<int, int>{{8, 3}}));
   EXPECT_EQ(target.passes[16], 3);
   EXPECT_EQ(target.passes[64], 2);
 }
@@ -181,7 +191,7 @@ TEST(MeasureCosts, AtAnyContextLength) {
     test::TinyModel model(options);
     const CostTable costs = MeasureCosts(*model.target, *model.blocks, 1e6);
     EXPECT_EQ(costs.points().back().rows, context == 1   ? 1
-                                          : context < 64 ? (context < 32 ? 16 : 32)
+                                          : context < 64 ? (context < 32 ? 16 : 48)
                                                          : 64)
         << "context " << context;
     EXPECT_EQ(model.blocks->free_blocks(), model.blocks->blocks());

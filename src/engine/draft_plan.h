@@ -1,6 +1,8 @@
 // Whether it pays to run a drafter that costs time: its price, and when a parked one is tried again.
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace dspark {
@@ -25,15 +27,15 @@ class DraftCost {
   std::vector<Level> levels_;  // [sequences]
 };
 
-// A sequence whose drafts do not pay runs its drafter again after 8 steps, then 32, 128 and every 512.
+// A sequence whose drafts do not pay is due to try them again after 8 steps, then 32, 128 and every 512.
 class DraftBackoff {
  public:
-  // One step in which drafting does not seem to pay. True: try all the same, to see whether that still holds.
-  bool Tick() {
-    if (--wait_ > 0) return false;
+  // One step in which drafting does not seem to pay. True: it is time to see whether that still holds.
+  bool Due() { return --wait_ <= 0; }
+  // It was tried.
+  void Tried() {
     wait_ = next_;
     next_ = next_ < kLongest ? 4 * next_ : kLongest;
-    return true;
   }
   // Drafting pays.
   void Reset() { wait_ = kShortest, next_ = 4 * kShortest; }
@@ -41,6 +43,23 @@ class DraftBackoff {
  private:
   static constexpr int kShortest = 8, kLongest = 512;
   int wait_ = kShortest, next_ = 4 * kShortest;
+};
+
+// What all sequences together may spend on trying drafts that do not seem to pay: a hundredth of the time, so
+// that many parked sequences do not add up to a loss. A few tries are free at the start.
+class TrialCredit {
+ public:
+  void Earn(double step_ms) { ms_ += kShare * step_ms; }
+  bool Spend(double ms) {
+    ms_ = std::min(ms_, kMost * ms);
+    if (ms_ < ms) return false;
+    ms_ -= ms;
+    return true;
+  }
+
+ private:
+  static constexpr double kShare = 0.01, kMost = 4;  // tries that can be saved up
+  double ms_ = std::numeric_limits<double>::max();
 };
 
 }  // namespace dspark

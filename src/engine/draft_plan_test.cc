@@ -31,13 +31,29 @@ TEST(DraftBackoff, TriesLessAndLessOften) {
   DraftBackoff backoff;
   std::vector<int> tries;
   for (int step = 1; step <= 1100; ++step) {
-    if (backoff.Tick()) tries.push_back(step);
+    if (!backoff.Due()) continue;
+    tries.push_back(step);
+    backoff.Tried();
   }
   EXPECT_EQ(tries, (std::vector<int>{8, 40, 168, 680}));
   backoff.Reset();
   int wait = 1;
-  while (!backoff.Tick()) ++wait;
+  while (!backoff.Due()) ++wait;
   EXPECT_EQ(wait, 8);
+  EXPECT_TRUE(backoff.Due()) << "until it was tried";
+}
+
+TEST(TrialCredit, AllTriesTogetherTakeAHundredthOfTheTime) {
+  TrialCredit credit;
+  int tries = 0;
+  for (; credit.Spend(2); ++tries) {
+  }
+  EXPECT_EQ(tries, 4) << "at the start";
+  for (int step = 0; step < 1000; ++step) {
+    credit.Earn(10);
+    for (int sequence = 0; sequence < 64; ++sequence) tries += credit.Spend(2);
+  }
+  EXPECT_NEAR(tries, 4 + 50, 1);
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace dspark {
 namespace {
@@ -15,31 +14,6 @@ Status CheckTokens(std::span<const int32_t> tokens, int vocab, const char* what)
   return {};
 }
 
-// Fewer rows than these ride along in a pass at little cost.
-constexpr int kLeastShared = 8;
-
-// Gives `next` the K/V of the longest beginning that its prompt has in common with an active sequence: the
-// bits that running those rows would give, as a row's depend on nothing but the tokens up to it. The last
-// token of a prompt is run in any case, for its logits.
-void CopySharedPrompt(const std::vector<std::unique_ptr<Sequence>>& active, size_t block_bytes,
-                      Sequence& next) {
-  const Sequence* source = nullptr;
-  int shared = kLeastShared - 1;
-  for (const auto& other : active) {
-    const int most = std::min(other->computed, int(next.tokens.size()) - 1);
-    if (most <= shared) continue;
-    const auto end = next.tokens.begin() + most;
-    const int common =
-        int(std::mismatch(next.tokens.begin(), end, other->tokens.begin()).first - next.tokens.begin());
-    if (common > shared) source = other.get(), shared = common;
-  }
-  if (!source) return;
-  DSPARK_CHECK(next.kv.Reserve(shared));  // promised at admission
-  const KvBlocks from = source->kv.blocks(), to = next.kv.blocks();
-  for (size_t i = 0; i < to.size(); ++i) std::memcpy(to[i], from[i], block_bytes);
-  next.computed = shared;
-}
-
 }  // namespace
 
 Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokenizer* tokenizer,
@@ -51,6 +25,7 @@ Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokeni
       costs_(std::move(costs)),
       options_(options),
       verify_scratch_(options.pool ? size_t(options.pool->threads()) : 1) {
+  if (options.prefix_cache) cache_.emplace(blocks);
   for (VerifyScratch& scratch : verify_scratch_) scratch.logits.resize(size_t(target.config().vocab));
   DSPARK_CHECK_LE(options.max_sequences, target.limits().max_logit_rows);
   DSPARK_CHECK(drafter == nullptr || !options.Adaptive() || !costs_.points().empty());
@@ -89,60 +64,19 @@ Result<SequenceId> Engine::Submit(Request request) {
 }
 
 void Engine::Cancel(SequenceId id) {
-  for (auto* queue : {&waiting_, &active_}) {
-    for (auto& sequence : *queue) {
+  const auto cancel = [id](auto& queue) {
+    for (auto& sequence : queue) {
       if (sequence->id == id && sequence->finish == FinishReason::kNone)
         sequence->finish = FinishReason::kCancelled;
     }
-  }
+  };
+  cancel(waiting_);
+  cancel(active_);
 }
 
 // A sequence holds K/V of at most all its tokens but the last; verified drafts never reach past max_tokens.
 int Engine::BlocksFor(const Request& request) const {
   return blocks_.layout().BlocksFor(int(request.prompt.size()) + request.max_tokens);
-}
-
-// Moves waiting sequences in while a place and the blocks they may come to need are free. First come, first
-// served.
-void Engine::Admit() {
-  while (!waiting_.empty() && int(active_.size()) < options_.max_sequences) {
-    Sequence& next = *waiting_.front();
-    const int needed = BlocksFor(next.request);
-    if (promised_blocks_ + needed > blocks_.blocks()) return;
-    promised_blocks_ += needed;
-    const bool observes = drafter_ && next.request.speculate;
-    if (observes) drafter_->Begin(next.id, next.tokens);
-    // A drafter that reads the target's taps must see them for every row.
-    if (!observes || drafter_->tap_layers().empty())
-      CopySharedPrompt(active_, blocks_.layout().BlockBytes(), next);
-    next.acceptance.StartFrom(learned_);
-    active_.push_back(std::move(waiting_.front()));
-    waiting_.erase(waiting_.begin());
-  }
-}
-
-// Says so to the callers, and takes them out of the queues.
-void Engine::EndCancelled() {
-  for (auto* queue : {&waiting_, &active_}) {
-    for (auto& sequence : *queue) {
-      if (sequence->finish != FinishReason::kCancelled) continue;
-      events_.push_back({.sequence = sequence->id,
-                         .text = sequence->text.Finish(),
-                         .finish = sequence->finish,
-                         .stats = std::make_shared<SequenceStats>(sequence->stats)});
-    }
-  }
-  std::erase_if(waiting_, [](const auto& sequence) { return sequence->finish != FinishReason::kNone; });
-  RemoveFinished();
-}
-
-void Engine::RemoveFinished() {
-  std::erase_if(active_, [this](const std::unique_ptr<Sequence>& sequence) {
-    if (sequence->finish == FinishReason::kNone) return false;
-    promised_blocks_ -= BlocksFor(sequence->request);
-    if (drafter_ && sequence->request.speculate) drafter_->End(sequence->id);
-    return true;
-  });
 }
 
 }  // namespace dspark

@@ -6,7 +6,9 @@
 // One thread drives an engine.
 #pragma once
 
+#include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "engine/cost_table.h"
 #include "engine/round_observer.h"
 #include "engine/sequence.h"
+#include "kv/prefix_cache.h"
 #include "model/target.h"
 #include "verify/accept.h"
 
@@ -31,13 +34,24 @@ struct EngineOptions {
   // static threshold); with `threshold_cumulative` the product of confidences up to it.
   float threshold = 0;
   bool threshold_cumulative = false;
-  bool follow_costs = true;    // the cost table follows what steps really take
-  bool accept_blocks = true;   // sampled drafts: block verification; false: token-wise rejection
+  bool zos = false;           // lengths by cost, their sum from confidences two steps old (§5.2)
+  bool follow_costs = true;   // the cost table follows what steps really take
+  bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
+  // K/V of earlier text is kept while nobody needs the blocks: the pool is then this engine's alone.
+  bool prefix_cache = false;
   ThreadPool* pool = nullptr;  // verifies the sequences of a step side by side; none: one after the other
   RoundObserver* observer = nullptr;  // is told of every round; outlives the engine
 
   // Lengths by cost: the cost table is needed, and drafters that do not pay are parked.
   bool Adaptive() const { return fixed_draft < 0 && !(threshold > 0); }
+};
+
+// What there is to do and to do it with, between two steps.
+struct EngineLoad {
+  int active = 0, waiting = 0;  // sequences
+  int blocks = 0;               // of the KV pool: held by sequences, only by the prefix cache, or free
+  int used_blocks = 0, cached_blocks = 0;
+  int64_t preemptions = 0;  // since the start: sequences that gave their blocks back and are run again
 };
 
 class Engine {
@@ -55,9 +69,19 @@ class Engine {
   void Cancel(SequenceId id);
   bool Idle() const { return active_.empty() && waiting_.empty(); }
 
+  // What the last step took; nothing where it ran nothing.
+  struct StepCost {
+    int rows = 0;
+    double draft_ms = 0, verify_ms = 0;  // proposing; target pass and accept rule
+  };
+  StepCost last_step() const {
+    return slots_.empty() ? StepCost{} : StepCost{int(batch_tokens_.size()), draft_ms_, verify_ms_};
+  }
+
   // One step. The events stay valid until the next call; empty while only prompts are being read.
   std::span<const TokenEvent> Step();
 
+  EngineLoad load() const;
   const CostTable& costs() const { return costs_; }
   const EngineOptions& options() const { return options_; }
 
@@ -89,8 +113,17 @@ class Engine {
   void Propose();
   void Trim();
   ForwardOutput Forward();
+  double DepthOfBatch() const;
   void Verify(const ForwardOutput& output);
   void Commit(const ForwardOutput& output);
+
+  // admission.cc
+  bool Speculates(const Sequence& sequence) const;
+  void Restore(Sequence& sequence);
+  void Forget(Sequence& sequence);
+  bool Secure(Sequence& sequence, int rows);
+  bool MakeRoom(const Sequence& sequence, int rows);
+  void RemoveFinished();
 
   // propose.cc
   int DraftRoom(const Slot& slot) const;
@@ -98,7 +131,10 @@ class Engine {
   void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Sequence&, int k)> kept);
   void PlanDrafts();
   void ObserveDraftCost();
+  void FilterDrafts();
   void TrimByCost();
+  void FillCapacity(StepShape shape);
+  void TrimToBlocks();
   int TrialLength(const Slot& slot);
   float Conditional(const Sequence& sequence, int k) const;
   int Confident(const Sequence& sequence) const;
@@ -106,12 +142,12 @@ class Engine {
 
   void VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& scratch) const;
   void CommitSlot(Slot& slot, const ForwardOutput& output);
+  void Publish();
   // Appends one token and its event. True when it ends the reply.
   bool CommitToken(Sequence& sequence, int32_t token, bool drafted, std::span<const float> logits);
   void Fail(Sequence& sequence);
   void AddLogprobs(int top, std::span<const float> logits, TokenEvent* event) const;
   void RecordStats(const Slot& slot, int committed);
-  void RemoveFinished();
   int BlocksFor(const Request& request) const;
 
   Target& target_;
@@ -122,9 +158,11 @@ class Engine {
   const EngineOptions options_;
 
   SequenceId next_id_ = 1;
-  int promised_blocks_ = 0;  // what active sequences may come to need: admission never over-commits the pool
-  std::vector<std::unique_ptr<Sequence>> waiting_;  // oldest first
+  // Oldest first, both; all of waiting_ are younger than all of active_.
+  std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> active_;
+  std::optional<PrefixCache> cache_;
+  int64_t preemptions_ = 0;
 
   // Of the present step; kept between steps so that a step allocates nothing once warm.
   std::vector<Slot> slots_;
@@ -138,7 +176,9 @@ class Engine {
   std::vector<ObservedRows> observed_;
   std::vector<TokenEvent> events_;
   Budget budget_;
+  int capacity_[2] = {0, 0};  // drafts that this step may verify, and the next (zos)
   DraftCost draft_cost_;
+  TrialCredit trial_credit_;
   AcceptanceEstimate learned_;  // from all sequences: what new ones begin with
   double draft_ms_ = 0, verify_ms_ = 0, step_start_ms_ = 0;
 };

@@ -1,5 +1,6 @@
 // Propose and trim: which sequences draft, how many drafts are verified, and what is learned from them.
 #include <algorithm>
+#include <utility>
 
 #include "core/clock.h"
 #include "engine/engine.h"
@@ -7,11 +8,11 @@
 namespace dspark {
 
 // Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with
-// the context. A prompt's last pass gives one token: rounds, and with them τ, are counted from the next pass
-// on.
+// the context. A prompt's last pass gives one token, and so does that of text that is run again: the drafter
+// has not seen all of it.
 int Engine::DraftRoom(const Slot& slot) const {
   const Sequence& sequence = *slot.sequence;
-  if (!drafter_ || !slot.commits || sequence.Generated() == 0 || !sequence.request.speculate) return 0;
+  if (!Speculates(sequence) || slot.rows != 1 || sequence.Generated() == 0) return 0;
   const int reply = sequence.request.max_tokens - sequence.Generated() - 1;
   const int most = options_.fixed_draft >= 0 ? options_.fixed_draft : options_.max_draft;
   return std::max(0, std::min({reply, most, drafter_->max_tokens()}));
@@ -23,8 +24,12 @@ StepShape Engine::ShapeOfStep() const {
     rows += slot.rows;
     commits += slot.commits;
   }
+  double depth_ms = 0;
+  for (const Slot& slot : slots_) depth_ms += costs_.DepthMs(slot.rows, slot.sequence->computed);
   const TargetLimits& limits = target_.limits();
-  return {.base_rows = rows, .room = std::min(limits.max_rows - rows, limits.max_logit_rows - commits)};
+  return {.base_rows = rows,
+          .room = std::min(limits.max_rows - rows, limits.max_logit_rows - commits),
+          .depth_ms = depth_ms};
 }
 
 void Engine::Propose() {
@@ -63,8 +68,11 @@ void Engine::SetCandidates(FunctionRef<int(const Slot&)> length,
   }
   candidates_.clear();
   size_t begin = 0;
-  for (const size_t end : candidate_ends_) {
-    candidates_.push_back({std::span(conditional_).subspan(begin, end - begin)});
+  for (const Slot& slot : slots_) {
+    if (!slot.commits) continue;
+    const size_t end = candidate_ends_[candidates_.size()];
+    candidates_.push_back({.conditional = std::span(conditional_).subspan(begin, end - begin),
+                           .row_ms = costs_.DepthMs(1, slot.sequence->computed)});
     begin = end;
   }
 }
@@ -91,7 +99,8 @@ void Engine::PlanDrafts() {
     const bool pays = planned.length > 0;
     DraftBackoff& backoff = slot.sequence->backoff;
     if (pays) backoff.Reset();
-    slot.probes = !pays && backoff.Tick();
+    slot.probes = !pays && backoff.Due() && trial_credit_.Spend(draft_cost_.Ms(1) + costs_.Ms(1));
+    if (slot.probes) backoff.Tried();
     slot.drafts = pays || slot.probes;
   }
 }
@@ -107,17 +116,48 @@ void Engine::ObserveDraftCost() {
 // Cuts every proposal to the length that is worth it and that the pass has room for. What is cut stays under
 // observation.
 void Engine::Trim() {
+  FilterDrafts();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
     if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);
     if (options_.observer) sequence.proposed_confidence = sequence.proposal.confidence;
   }
-  if (options_.Adaptive()) return TrimByCost();
-  int room = ShapeOfStep().room;
+  if (options_.Adaptive()) {
+    TrimByCost();
+  } else {
+    int room = ShapeOfStep().room;
+    for (Slot& slot : slots_) {
+      Proposal& proposal = slot.sequence->proposal;
+      proposal.Trim(std::min(room, options_.threshold > 0 ? Confident(*slot.sequence) : proposal.size()));
+      room -= proposal.size();
+    }
+  }
+  TrimToBlocks();
+}
+
+// Drafts that were not drawn end before the first that the request's constraint forbids: a function of
+// committed text. Drawn ones stay, for the choice would depend on the draw; the sampler has filtered them.
+void Engine::FilterDrafts() {
   for (Slot& slot : slots_) {
+    Constraint* constraint = slot.sequence->constraint.get();
     Proposal& proposal = slot.sequence->proposal;
-    proposal.Trim(std::min(room, options_.threshold > 0 ? Confident(*slot.sequence) : proposal.size()));
-    room -= proposal.size();
+    if (!constraint || proposal.sampled()) continue;
+    int allowed = 0;
+    for (; allowed < proposal.size() && constraint->Allows(proposal.tokens[size_t(allowed)]); ++allowed)
+      constraint->Push(proposal.tokens[size_t(allowed)]);
+    for (int k = 0; k < allowed; ++k) constraint->Pop();
+    proposal.Trim(allowed);
+  }
+}
+
+// Nobody is thrown out for drafts: they end where the blocks do.
+void Engine::TrimToBlocks() {
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    const int rows = slot.rows + sequence.proposal.size();
+    if (sequence.proposal.size() == 0 || sequence.kv.Reserve(sequence.computed + rows)) continue;
+    if (MakeRoom(sequence, rows) && sequence.kv.Reserve(sequence.computed + rows)) continue;
+    sequence.proposal.Trim(sequence.kv.capacity() - sequence.computed - slot.rows);
   }
 }
 
@@ -147,7 +187,11 @@ int Engine::TrialLength(const Slot& slot) {
   Sequence& sequence = *slot.sequence;
   if (sequence.proposal.size() == 0) return 0;
   if (sequence.proposal.sampled()) return slot.probes ? 1 : 0;
-  return sequence.trial_backoff.Tick() ? std::min(kTrial, sequence.proposal.size()) : 0;
+  const int rows = std::min(kTrial, sequence.proposal.size());
+  const double price = costs_.Ms(1 + rows) - costs_.Ms(1);
+  if (!sequence.trial_backoff.Due() || !trial_credit_.Spend(price)) return 0;
+  sequence.trial_backoff.Tried();
+  return rows;
 }
 
 void Engine::TrimByCost() {
@@ -159,7 +203,11 @@ void Engine::TrimByCost() {
     const Proposal& proposal = slot.sequence->proposal;
     shape.stop_at_first_decline |= proposal.sampled() && !proposal.confidence.empty();
   }
-  budget_.Choose(costs_, shape, candidates_);
+  if (options_.zos) {
+    FillCapacity(shape);
+  } else {
+    budget_.Choose(costs_, shape, candidates_);
+  }
   auto candidate = candidates_.begin();
   int spare = shape.room;
   for (const VerifyCandidate& c : candidates_) spare -= c.length;
@@ -173,6 +221,17 @@ void Engine::TrimByCost() {
     }
     slot.sequence->proposal.Trim(length);
   }
+}
+
+// The paper's asynchronous form (§5.2): the number of drafts comes from confidences two steps old, whatever
+// these drafts are, so the search for it may look at all of them.
+void Engine::FillCapacity(StepShape shape) {
+  shape.stop_at_first_decline = false;
+  budget_.Choose(costs_, shape, candidates_);
+  int now = 0;
+  for (const VerifyCandidate& c : candidates_) now += c.length;
+  budget_.Fill(capacity_[0], shape, candidates_);
+  capacity_[0] = std::exchange(capacity_[1], now);
 }
 
 // What became of drafts, for the planner. A draft that was not sampled counts by the text as it came,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "draft/drafter.h"
+#include "verify/constraint.h"
 #include "verify/sampling.h"
 
 namespace dspark {
@@ -21,6 +22,10 @@ struct Request {
   std::vector<std::string> stop;     // end the reply; the text stops before the match
   int top_logprobs = -1;             // ≥ 0: log-probabilities of each token and of that many best ones
   bool speculate = true;             // false: every proposal has length 0
+  // Drafts are the drafter's best guesses, never drawn: the reply is plain decoding's for this seed whatever
+  // else runs, though fewer drafts of a sampled reply are kept.
+  bool reproducible = false;
+  std::shared_ptr<const Constraint> constraint;  // the reply keeps to it; the sequence has its own clone
 };
 
 enum class FinishReason {
@@ -43,6 +48,7 @@ struct TokenLogprob {
 // Rounds are counted after the prompt's last pass, which gives the first token. τ = committed / rounds.
 struct SequenceStats {
   int prompt_tokens = 0, completion_tokens = 0;
+  int cached_tokens = 0;               // of the prompt, whose K/V earlier text had left
   int rounds = 0;                      // forward passes after the prompt's last one
   int committed = 0;                   // tokens of the reply that came out of rounds
   int drafted = 0, accepted = 0;       // drafts verified; drafts kept

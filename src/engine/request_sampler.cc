@@ -1,14 +1,26 @@
 #include "engine/request_sampler.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "core/rng.h"
 
 namespace dspark {
+namespace {
 
-RequestSampler::RequestSampler(const Request& request, TokenHistory* history)
-    : request_(request), history_(history) {
+SamplingParams AtTemperatureZero(SamplingParams params) {
+  params.temperature = 0;
+  return params;
+}
+
+}  // namespace
+
+RequestSampler::RequestSampler(const Request& request, TokenHistory* history, Constraint* constraint)
+    : request_(request),
+      history_(history),
+      constraint_(constraint),
+      greedy_(AtTemperatureZero(request.sampling)) {
   // More than a few would crowd out what the drafter itself finds likely.
   constexpr size_t kMostRaised = 16;
   std::vector<std::pair<float, int32_t>> raised;
@@ -21,9 +33,14 @@ RequestSampler::RequestSampler(const Request& request, TokenHistory* history)
 }
 
 int32_t RequestSampler::Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) {
-  const Distribution& q = q_.Make(isa_, ids, logits, request_.sampling, history_);
+  // What may not come next is no candidate; where that is all of them, the draft is as good as any other: it
+  // will be refused.
+  for (size_t i = 0; constraint_ && i < ids.size(); ++i) {
+    if (!constraint_->Allows(ids[i])) logits[i] = -std::numeric_limits<float>::infinity();
+  }
+  const Distribution& q = q_.Make(isa_, ids, logits, greedy() ? greedy_ : request_.sampling, history_);
   int32_t token = q.ids[0];
-  if (request_.sampling.Greedy()) {
+  if (greedy()) {
     proposal->tokens.push_back(token);
   } else {
     const uint64_t position = position_ + uint64_t(proposal->size());
@@ -32,15 +49,17 @@ int32_t RequestSampler::Draw(std::span<const int32_t> ids, std::span<float> logi
     token = q.Sample(UniformDouble(request_.seed, position, Purpose::kDraft, uint32_t(proposal->size())));
     proposal->Add(token, {q.ids, q.probs});
   }
-  if (history_) {
-    history_->Push(token);
-    pushed_.push_back(token);
-  }
+  if (history_) history_->Push(token);
+  if (constraint_) constraint_->Push(token);
+  pushed_.push_back(token);
   return token;
 }
 
 void RequestSampler::End() {
-  for (const int32_t token : pushed_) history_->Pop(token);
+  for (const int32_t token : pushed_) {
+    if (history_) history_->Pop(token);
+    if (constraint_) constraint_->Pop();
+  }
   pushed_.clear();
 }
 

@@ -58,7 +58,8 @@ Sequence::Sequence(SequenceId sequence_id, Request r, BlockPool& pool, const Tok
       tokens(request.prompt),
       kv(pool),
       text(tokenizer, request.stop),
-      sampler(request, request.sampling.NeedsHistory() ? &history.emplace(vocab) : nullptr) {
+      sampler(request, request.sampling.NeedsHistory() ? &history.emplace(vocab) : nullptr,
+              (constraint = request.constraint ? request.constraint->Clone() : nullptr).get()) {
   tokens.reserve(request.prompt.size() + request.max_tokens);
   stats.prompt_tokens = int(request.prompt.size());
   for (int32_t token : request.prompt) {

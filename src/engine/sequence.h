@@ -14,7 +14,7 @@
 #include "engine/acceptance.h"
 #include "engine/draft_plan.h"
 #include "engine/request_sampler.h"
-#include "kv/block_pool.h"
+#include "kv/prefix_cache.h"
 #include "load/tokenizer.h"
 
 namespace dspark {
@@ -44,7 +44,10 @@ struct Sequence {
   std::vector<int32_t> tokens;  // prompt, then what was committed
   int computed = 0;             // positions in the KV cache
   KvTable kv;
-  std::optional<TokenHistory> history;  // only where penalties need it
+  PrefixCache::Place place;                // of the last full block that the cache knows
+  int rows = 0;                            // pending tokens run in the present step
+  std::optional<TokenHistory> history;     // only where penalties need it
+  std::unique_ptr<Constraint> constraint;  // only where the request has one
   ReplyText text;
   Proposal proposal;                       // of the present step
   std::vector<float> proposed_confidence;  // the proposal's before it was trimmed; kept for an observer only

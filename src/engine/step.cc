@@ -21,24 +21,29 @@ std::span<const TokenEvent> Engine::Step() {
     Verify(output);
     Commit(output);
   }
+  trial_credit_.Earn(NowMs() - step_start_ms_);
   RemoveFinished();
   return events_;
 }
 
-// Which sequences run, and how many of their pending tokens. Decoding sequences come first, prompts share
-// what is left.
+// Which sequences run, and how many of their pending tokens: those that decode come first, prompts share what
+// is left. Oldest first, so that who has to give blocks up is not planned yet.
 void Engine::Plan() {
   slots_.clear();
   int room = target_.limits().max_rows, prompt_room = options_.prefill_rows;
   for (const bool decoding : {true, false}) {
     for (auto& sequence : active_) {
       if ((sequence->Pending() == 1) != decoding) continue;
-      const int rows = std::min({sequence->Pending(), room, decoding ? 1 : prompt_room});
-      if (rows == 0) continue;
-      room -= rows;
-      if (!decoding) prompt_room -= rows;
-      slots_.push_back({.sequence = sequence.get(), .rows = rows, .commits = rows == sequence->Pending()});
+      sequence->rows = std::min({sequence->Pending(), room, decoding ? 1 : prompt_room});
+      room -= sequence->rows;
+      if (!decoding) prompt_room -= sequence->rows;
     }
+  }
+  for (size_t i = 0; i < active_.size(); ++i) {
+    Sequence& sequence = *active_[i];
+    if (sequence.rows == 0 || !Secure(sequence, sequence.rows)) continue;
+    slots_.push_back(
+        {.sequence = &sequence, .rows = sequence.rows, .commits = sequence.rows == sequence.Pending()});
   }
 }
 
@@ -58,7 +63,6 @@ ForwardOutput Engine::Forward() {
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
     const int rows = slot.rows + sequence.proposal.size();
-    DSPARK_CHECK(sequence.kv.Reserve(sequence.computed + rows));  // promised at admission
     segments_.push_back({.tokens = std::span(batch_tokens_).subspan(offset, rows),
                          .position = sequence.computed,
                          .kv = &sequence.kv,
@@ -76,8 +80,14 @@ ForwardOutput Engine::Forward() {
   const bool decoding =
       std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.rows == 1; });
   if (options_.follow_costs && decoding && !costs_.points().empty())
-    costs_.Observe(int(batch_tokens_.size()), verify_ms_);
+    costs_.Observe(int(batch_tokens_.size()), std::max(verify_ms_ - DepthOfBatch(), 0.1 * verify_ms_));
   return output;
+}
+
+double Engine::DepthOfBatch() const {
+  double ms = 0;
+  for (const Segment& segment : segments_) ms += costs_.DepthMs(int(segment.tokens.size()), segment.position);
+  return ms;
 }
 
 void Engine::Verify(const ForwardOutput& output) {
@@ -104,7 +114,7 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& 
   scratch.q.clear();
   for (int k = 0; proposal.sampled() && k < proposal.size(); ++k)
     scratch.q.push_back({proposal.Q(k).ids, proposal.Q(k).probs});
-  int pushed = 0, broken = -1;  // history; the first row without a distribution
+  int pushed = 0, broken = -1;  // drafts into history and constraint; the first row without a distribution
   // Row k's served distribution, made only if the accept rule gets that far. Its penalties see drafts 1 … k.
   const auto row = [&](int k) -> const Distribution& {
     float* logits = output.logits + size_t(slot.first_logit + k) * output.logits_stride;
@@ -113,7 +123,11 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& 
       std::copy(row_logits.begin(), row_logits.end(), scratch.logits.begin());
       row_logits = scratch.logits;
     }
-    for (; sequence.history && pushed < k; ++pushed) sequence.history->Push(proposal.tokens[pushed]);
+    for (; pushed < k; ++pushed) {
+      if (sequence.history) sequence.history->Push(proposal.tokens[pushed]);
+      if (sequence.constraint) sequence.constraint->Push(proposal.tokens[pushed]);
+    }
+    if (sequence.constraint) sequence.constraint->Mask(row_logits);
     const bool sound =
         ServedDistribution(target_.isa(), row_logits, sequence.request.sampling,
                            sequence.history ? &*sequence.history : nullptr, &scratch.distribution);
@@ -129,7 +143,10 @@ void Engine::VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& 
   slot.result = !proposal.sampled()      ? AcceptByMatch(input, row)
                 : options_.accept_blocks ? AcceptByBlock(input, row)
                                          : AcceptByRejection(input, row);
-  while (pushed > 0) sequence.history->Pop(proposal.tokens[--pushed]);
+  while (pushed-- > 0) {
+    if (sequence.history) sequence.history->Pop(proposal.tokens[pushed]);
+    if (sequence.constraint) sequence.constraint->Pop();
+  }
   slot.broken = broken >= 0;
   if (slot.broken) slot.result.accepted = std::min(slot.result.accepted, broken);
 }
@@ -150,6 +167,17 @@ void Engine::Commit(const ForwardOutput& output) {
                          .taps_stride = output.taps_stride});
   }
   if (!observed_.empty()) drafter_->Observe(observed_);
+  if (cache_) Publish();
+}
+
+// Full blocks become known to the prefix cache, once the drafter has seen their rows too.
+void Engine::Publish() {
+  for (const Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    const bool ended = sequence.finish != FinishReason::kNone;
+    KvTable* context = Speculates(sequence) && !ended ? drafter_->Context(sequence.id) : nullptr;
+    cache_->Publish(sequence.tokens, sequence.computed, &sequence.kv, context, &sequence.place);
+  }
 }
 
 void Engine::CommitSlot(Slot& slot, const ForwardOutput& output) {
@@ -184,6 +212,7 @@ bool Engine::CommitToken(Sequence& sequence, int32_t token, bool drafted, std::s
   const auto& eos = target_.config().eos;
   sequence.tokens.push_back(token);
   if (sequence.history) sequence.history->Push(token);
+  if (sequence.constraint) sequence.constraint->Push(token);
 
   TokenEvent event{.sequence = sequence.id, .token = token, .drafted = drafted};
   if (request.top_logprobs >= 0) AddLogprobs(request.top_logprobs, logits, &event);
@@ -193,6 +222,10 @@ bool Engine::CommitToken(Sequence& sequence, int32_t token, bool drafted, std::s
     event.text = sequence.text.Finish();
   } else {
     event.text = sequence.text.Add(token, &stopped);
+    if (!stopped && sequence.constraint && sequence.constraint->Complete()) {
+      stopped = true;
+      event.text += sequence.text.Finish();
+    }
   }
   if (stopped) {
     sequence.finish = FinishReason::kStop;

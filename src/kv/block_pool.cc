@@ -7,7 +7,10 @@
 namespace dspark {
 
 BlockPool::BlockPool(const KvLayout& layout, int blocks)
-    : layout_(layout), blocks_(blocks), memory_(size_t(blocks) * layout.BlockBytes()) {
+    : layout_(layout),
+      blocks_(blocks),
+      memory_(size_t(blocks) * layout.BlockBytes()),
+      holders_(size_t(blocks)) {
   // Taken from the back: low addresses first, so that pages past the high-water mark are never backed.
   free_.reserve(size_t(blocks));
   for (int i = blocks - 1; i >= 0; --i) free_.push_back(memory_.data() + size_t(i) * layout.BlockBytes());
@@ -19,12 +22,20 @@ std::byte* BlockPool::Take() {
   if (free_.empty()) return nullptr;
   std::byte* block = free_.back();
   free_.pop_back();
+  holders_[Index(block)] = 1;
   return block;
 }
 
+void BlockPool::Hold(std::byte* block) {
+  DSPARK_CHECK_LE(1, holders(block));
+  shared_ += ++holders_[Index(block)] == 2;
+}
+
 void BlockPool::Give(std::byte* block) {
-  DSPARK_CHECK_LT(free_blocks(), blocks_);
-  free_.push_back(block);
+  DSPARK_CHECK_LE(1, holders(block));
+  const int left = --holders_[Index(block)];
+  shared_ -= left == 1;
+  if (left == 0) free_.push_back(block);
 }
 
 KvTable::KvTable(KvTable&& other) noexcept : pool_(other.pool_), blocks_(std::exchange(other.blocks_, {})) {}
@@ -52,6 +63,16 @@ void KvTable::Truncate(int tokens) {
   for (const size_t kept = size_t(BlocksFor(tokens)); blocks_.size() > kept; blocks_.pop_back()) {
     pool_->Give(blocks_.back());
   }
+}
+
+void KvTable::Append(std::byte* block) {
+  pool_->Hold(block);
+  blocks_.push_back(block);
+}
+
+void KvTable::Replace(size_t i, std::byte* block) {
+  pool_->Hold(block);
+  pool_->Give(std::exchange(blocks_[i], block));
 }
 
 int KvTable::BlocksFor(int tokens) const {

@@ -1,10 +1,12 @@
 // Paged KV memory: a pool of fixed-size blocks, and the table of blocks each sequence holds.
 //
 // A table's life: Reserve(n) before a forward writes rows up to position n - 1, Truncate(n) after
-// verification drops the rejected rows; the blocks go back to the pool at once.
+// verification drops the rejected rows; the blocks go back to the pool at once. Blocks are counted: full ones
+// may stand in several tables and in a PrefixCache, and are free when nobody holds them.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "core/buffer.h"
@@ -22,17 +24,23 @@ class BlockPool {
   const KvLayout& layout() const { return layout_; }
   int blocks() const { return blocks_; }
   int free_blocks() const { return int(free_.size()); }
+  int shared_blocks() const { return shared_; }  // of several holders
   // Bytes of address space; pages are backed when first written.
   size_t Bytes() const { return memory_.Bytes(); }
 
+  std::byte* Take();            // one holder; null when the pool is empty
+  void Hold(std::byte* block);  // one holder more
+  void Give(std::byte* block);  // one holder less
+  int holders(const std::byte* block) const { return holders_[Index(block)]; }
+
  private:
-  friend class KvTable;
-  std::byte* Take();  // null when the pool is empty
-  void Give(std::byte* block);
+  size_t Index(const std::byte* block) const { return size_t(block - memory_.data()) / layout_.BlockBytes(); }
 
   KvLayout layout_;
   int blocks_;
   Buffer<std::byte> memory_;
+  std::vector<int32_t> holders_;  // [blocks]
+  int shared_ = 0;
   std::vector<std::byte*> free_;
 };
 
@@ -51,6 +59,12 @@ class KvTable {
   // Keeps positions 0 … tokens - 1, tokens ≤ capacity.
   void Truncate(int tokens);
 
+  // Holds `block`, whose rows are written, behind the blocks there are.
+  void Append(std::byte* block);
+  // Holds `block`, which has the same content, in place of block i.
+  void Replace(size_t i, std::byte* block);
+
+  BlockPool& pool() const { return *pool_; }
   int capacity() const { return int(blocks_.size()) * pool_->layout().block_tokens; }
   KvBlocks blocks() const { return blocks_; }
 
