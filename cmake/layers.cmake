@@ -179,7 +179,7 @@ function(dspark_fuzzers)
     add_executable(${name} ${source})
     target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
     target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-    target_link_libraries(${name} PRIVATE dspark_engine dspark_data)
+    target_link_libraries(${name} PRIVATE dspark_serve dspark_data)
   endforeach()
   # Of the trainer this part alone knows nothing of torch.
   target_sources(train_config_fuzz PRIVATE src/train/train_config.cc)

@@ -22,7 +22,7 @@ struct ServeOptions {
   SessionOptions session;
   ServerOptions http;
   LoopOptions loop;
-  std::string name;      // of the model; empty: as its file says
+  std::string name;      // of the model; empty: its file's
   std::string key_file;  // one key a line
   double drain_s = 30;   // for replies under way, at the end
   double max_body_mb = 8;
@@ -41,14 +41,17 @@ Status ReadKeys(const std::string& path, std::vector<std::string>* keys) {
 
 ServedModel Describe(const Session& session, const std::string& name) {
   const ModelConfig& config = session.files.config;
-  ServedModel model{.name = name.empty() ? config.name : name,
+  ServedModel model{.name = name,
                     .tokenizer = session.files.tokenizer.get(),
                     .chat_format = {},
                     .bos = config.add_bos ? config.bos : std::nullopt,
                     .vocab = config.vocab,
                     .context = session.target->limits().max_context,
                     .created = std::time(nullptr)};
-  if (model.name.empty()) model.name = std::filesystem::path(session.model_path).stem();
+  if (name.empty()) {  // as one would call the file, not what may stand in it
+    const std::filesystem::path path = std::filesystem::canonical(session.model_path);
+    model.name = std::filesystem::is_directory(path) ? path.filename() : path.stem();
+  }
   const int pool_tokens = session.blocks->blocks() * session.blocks->layout().block_tokens;
   model.context = std::min(model.context, pool_tokens);
   if (const auto format = DetectChatFormat(session.files.chat_template); format.ok() && model.tokenizer)
@@ -149,7 +152,7 @@ Command AddServe(CLI::App& app) {
   options->session.sequences = 16;
   AddSessionFlags(app, &options->session);
   AddDraftFlags(app, &options->session.draft);
-  app.add_option("--model-name", options->name, "What requests call the model [its own name]");
+  app.add_option("--model-name", options->name, "What requests call the model [its file's name]");
   app.add_option("--parallel", options->session.sequences, "Sequences decoding at once [16]")
       ->check(CLI::Range(1, 1024));
   app.add_option("--queue", options->loop.queue, "Sequences that may wait; further ones get 429 [256]")

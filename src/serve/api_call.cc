@@ -55,7 +55,7 @@ ApiCall::~ApiCall() {
 std::optional<ApiError> ApiCall::Take() {
   stream_->Take(kProbeMs, &events_);
   if (!client_.Alive()) return kGone;
-  if (deadline_ms_ > 0 && NowMs() > deadline_ms_ && events_.empty()) {
+  if (deadline_ms_ > 0 && NowMs() > deadline_ms_) {
     return ApiError{.status = 504,
                     .message = "the request took longer than this server allows; ask for fewer tokens",
                     .type = "server_error",

@@ -88,19 +88,37 @@ void EngineLoop::Run() {
   while (TakeMail()) {
     const double start = NowMs();
     const std::span<const TokenEvent> events = engine_.Step();
-    StepRecord step{.end_ms = NowMs()};
-    step.ms = step.end_ms - start;
-    Deliver(events, &step);
-    if (!observer_) continue;
-    const Engine::StepCost cost = engine_.last_step();
-    step.rows = cost.rows, step.draft_ms = cost.draft_ms, step.verify_ms = cost.verify_ms;
-    const EngineLoad load = engine_.load();
-    step.running = load.active, step.waiting = load.waiting;
-    step.kv_usage = double(load.used_blocks) / load.blocks;
-    step.costs = engine_.costs().points();
-    if (tally_) step.counts = tally_->Take();
-    observer_->OnStep(step);
+    const double end = NowMs();
+    // Counted before it is told: who has read a reply finds it in the counters.
+    const StepRecord step = Record(events, start, end);
+    if (observer_) observer_->OnStep(step);
+    Deliver(events, end);
   }
+}
+
+StepRecord EngineLoop::Record(std::span<const TokenEvent> events, double start_ms, double end_ms) {
+  const Engine::StepCost cost = engine_.last_step();
+  const EngineLoad load = engine_.load();
+  StepRecord step{.end_ms = end_ms,
+                  .ms = end_ms - start_ms,
+                  .draft_ms = cost.draft_ms,
+                  .verify_ms = cost.verify_ms,
+                  .rows = cost.rows,
+                  .running = load.active,
+                  .waiting = load.waiting,
+                  .kv_usage = double(load.used_blocks) / load.blocks,
+                  .preemptions = load.preemptions};
+  step.costs = engine_.costs().points();
+  if (tally_) step.counts = tally_->Take();
+  for (const TokenEvent& event : events) {
+    if (event.token < 0) continue;
+    ++step.tokens;
+    Place& place = places_.at(event.sequence);
+    if (place.first_ms > 0) continue;
+    place.first_ms = end_ms;
+    step.prompt_tokens += place.prompt_tokens;
+  }
+  return step;
 }
 
 // Hands the messages to the engine; waits for some while it is idle. False at the end.
@@ -155,29 +173,22 @@ void EngineLoop::CancelStream(const ReplyStream* stream) {
 }
 
 // A sequence's events stand together: one message, one wake-up of its reader.
-void EngineLoop::Deliver(std::span<const TokenEvent> events, StepRecord* step) {
+void EngineLoop::Deliver(std::span<const TokenEvent> events, double now_ms) {
   for (size_t begin = 0, end = 0; begin < events.size(); begin = end) {
     while (end < events.size() && events[end].sequence == events[begin].sequence) ++end;
-    const auto at = places_.find(events[begin].sequence);
-    DSPARK_CHECK(at != places_.end());
-    Place& place = at->second;
     const auto part = events.subspan(begin, end - begin);
-    step->tokens += int(std::ranges::count_if(part, [](const TokenEvent& e) { return e.token >= 0; }));
-    if (place.first_ms == 0 && part.front().token >= 0) {
-      place.first_ms = step->end_ms;
-      step->prompt_tokens += place.prompt_tokens;
-    }
-    const auto stream = place.stream;
-    const int choice = place.choice;
+    const auto at = places_.find(part.front().sequence);
+    const auto stream = at->second.stream;
+    const int choice = at->second.choice;
     if (part.back().finish != FinishReason::kNone) {
-      End(place, part.back(), step->end_ms);
+      End(at->second, part.back(), now_ms);
       places_.erase(at);
     }
     stream->Push(choice, part);  // last: what the reader does next finds the place free
   }
 }
 
-void EngineLoop::End(Place& place, const TokenEvent& last, double now_ms) {
+void EngineLoop::End(const Place& place, const TokenEvent& last, double now_ms) {
   if (observer_) {
     observer_->OnEnd({.finish = last.finish,
                       .first_token_ms = place.first_ms > 0 ? place.first_ms - place.submitted_ms : 0,

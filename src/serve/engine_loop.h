@@ -72,8 +72,9 @@ class EngineLoop {
   bool TakeMail();
   void Start(Call call);
   void CancelStream(const ReplyStream* stream);
-  void Deliver(std::span<const TokenEvent> events, StepRecord* step);
-  void End(Place& place, const TokenEvent& last, double now_ms);
+  StepRecord Record(std::span<const TokenEvent> events, double start_ms, double end_ms);
+  void Deliver(std::span<const TokenEvent> events, double now_ms);
+  void End(const Place& place, const TokenEvent& last, double now_ms);
   int RetryAfter(int wanted) const;
 
   Engine& engine_;

@@ -188,6 +188,7 @@ void HttpServer::Configure() {
   http_->set_logger([this](const httplib::Request& request, const httplib::Response& response) {
     metrics_.CountStatus(response.status);
     if (LogsItself(request.path, response.status)) return;
+    if (response.status < 400) return;
     CallRecord{.id = response.get_header_value("X-Request-Id"),
                .path = Printable(request.path),
                .status = response.status,
@@ -277,7 +278,7 @@ void HttpServer::FillError(const httplib::Request& request, httplib::Response& r
         response);
   }
   if (response.status == 413) return SendError(*CheckContentType(request), response);
-  if (route && response.status == 404) {
+  if (route && route->method != request.method) {
     response.set_header("Allow", std::string(route->method));
     return SendError({.status = 405,
                       .message = fmt::format("{} takes {} requests, not {}", route->path, route->method,

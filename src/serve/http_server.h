@@ -27,11 +27,11 @@ namespace dspark {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int port = 8080;                    // 0: any free one
-  std::vector<std::string> api_keys;  // any of them opens all but / and /health; empty: no key is asked for
-  std::string cors_origin;            // Access-Control-Allow-Origin; empty: no CORS headers
-  int connections = 512;              // at once; further ones wait
-  size_t max_body = 8 << 20;          // bytes
+  int port = 8080;                      // 0: any free one
+  std::vector<std::string> api_keys{};  // any of them opens all but / and /health; empty: no key is asked for
+  std::string cors_origin{};            // Access-Control-Allow-Origin; empty: no CORS headers
+  int connections = 512;                // at once; further ones wait
+  size_t max_body = 8 << 20;            // bytes
   int read_timeout_s = 10, write_timeout_s = 30, keep_alive_s = 5;
   double request_timeout_s = 0;  // of a completion, from its arrival; 0: none
 };

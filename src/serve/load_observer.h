@@ -26,6 +26,7 @@ struct StepRecord {
   int rows = 0;                                // of the target pass
   int running = 0, waiting = 0;                // sequences behind the step
   double kv_usage = 0;                         // share of the KV pool's blocks, 0 … 1
+  int64_t preemptions = 0;                     // since the start
   int prompt_tokens = 0;                       // of prompts whose reading ended
   int tokens = 0;                              // committed
   RoundCounts counts{};

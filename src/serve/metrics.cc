@@ -68,6 +68,12 @@ ServeMetrics::ServeMetrics(const std::string& model)
     : labels_{{"model_name", model}, {"engine", "0"}},
       prompt_tokens_(MakeCounter(registry_, labels_, "vllm:prompt_tokens_total", "Prompt tokens read.")),
       tokens_(MakeCounter(registry_, labels_, "vllm:generation_tokens_total", "Tokens generated.")),
+      asked_(MakeCounter(registry_, labels_, "vllm:prefix_cache_queries_total",
+                         "Prompt tokens of ended sequences.")),
+      cached_(MakeCounter(registry_, labels_, "vllm:prefix_cache_hits_total",
+                          "Of these, tokens whose K/V the prefix cache had.")),
+      preempted_(MakeCounter(registry_, labels_, "vllm:num_preemptions_total",
+                             "Sequences that gave their KV blocks back and were run again.")),
       drafts_(MakeCounter(registry_, labels_, "vllm:spec_decode_num_drafts_total",
                           "Rounds that verified at least one draft.")),
       drafted_(
@@ -106,6 +112,7 @@ void ServeMetrics::OnStep(const StepRecord& step) {
   running_.Set(step.running);
   waiting_.Set(step.waiting);
   kv_usage_.Set(step.kv_usage);
+  preempted_.Increment(double(step.preemptions) - preempted_.Value());
   if (step.rows == 0) return;
   steps_.Increment();
   step_s_.Increment(step.ms / 1000);
@@ -134,6 +141,10 @@ void ServeMetrics::OnEnd(const EndRecord& end) {
   finished_.Add(With(labels_, "finished_reason", FinishedReason(end.finish))).Increment();
   if (end.first_token_ms > 0) first_token_.Observe(end.first_token_ms / 1000);
   total_.Observe(end.total_ms / 1000);
+  if (end.stats) {
+    asked_.Increment(end.stats->prompt_tokens);
+    cached_.Increment(end.stats->cached_tokens);
+  }
   const int decoded = end.stats ? end.stats->completion_tokens - 1 : 0;
   if (decoded > 0 && end.first_token_ms > 0)
     per_token_.Observe((end.total_ms - end.first_token_ms) / 1000 / decoded);

@@ -81,6 +81,7 @@ ordered_json Logprobs(const ReplyHeader& header, std::span<const TokenEvent> eve
 ordered_json Timings(const SequenceStats& s) {
   const int decoded = s.completion_tokens - 1;  // the first token belongs to the prompt's time
   return {{"prompt_tokens", s.prompt_tokens},
+          {"cached_tokens", s.cached_tokens},
           {"prompt_ms", s.prompt_ms},
           {"completion_tokens", s.completion_tokens},
           {"decode_ms", s.decode_ms},
@@ -97,14 +98,17 @@ ordered_json Timings(const SequenceStats& s) {
 
 // The choices of one prompt share it: `n` of them count it once, as OpenAI does.
 ordered_json Usage(std::span<const ReplyChoice> choices, int n) {
-  int prompt = 0, completion = 0;
+  int prompt = 0, cached = 0, completion = 0;
   for (size_t i = 0; i < choices.size(); ++i) {
     if (!choices[i].stats) continue;
     if (int(i) % n == 0) prompt += choices[i].stats->prompt_tokens;
+    if (int(i) % n == 0) cached += choices[i].stats->cached_tokens;
     completion += choices[i].stats->completion_tokens;
   }
-  return {
-      {"prompt_tokens", prompt}, {"completion_tokens", completion}, {"total_tokens", prompt + completion}};
+  return {{"prompt_tokens", prompt},
+          {"completion_tokens", completion},
+          {"total_tokens", prompt + completion},
+          {"prompt_tokens_details", {{"cached_tokens", cached}}}};
 }
 
 const char* ObjectName(Endpoint endpoint, bool chunk) {

@@ -96,6 +96,7 @@ std::vector<Request> MakeSequences(const ServedModel& model, const ApiRequest& r
     for (int i = 0; i < request.n; ++i) {
       Request sequence = request.settings;
       sequence.prompt = prompts[p];
+      sequence.reproducible = request.seed.has_value();
       sequence.seed = request.seed ? SeedOf(*request.seed, uint64_t(i))
                                    : SeedOf(random_seed, p * uint64_t(request.n) + uint64_t(i));
       const int room = model.context - int(prompts[p].size());
