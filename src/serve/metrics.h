@@ -28,8 +28,8 @@ class ServeMetrics : public LoadObserver {
  private:
   prometheus::Registry registry_;
   const prometheus::Labels labels_;
-  prometheus::Counter &prompt_tokens_, &tokens_, &asked_, &cached_, &preempted_, &drafts_, &drafted_, &accepted_, &steps_, &step_s_,
-      &draft_s_, &verify_s_;
+  prometheus::Counter &prompt_tokens_, &tokens_, &asked_, &cached_, &preempted_, &drafts_, &drafted_,
+      &accepted_, &steps_, &step_s_, &draft_s_, &verify_s_;
   prometheus::Gauge &running_, &waiting_, &kv_usage_;
   prometheus::Histogram &first_token_, &per_token_, &total_, &rows_;
   prometheus::Family<prometheus::Counter>&finished_, &accepted_at_, &verify_length_, &statuses_;

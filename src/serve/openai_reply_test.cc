@@ -16,7 +16,7 @@ int32_t Byte(int byte) { return 3 + byte; }
 
 std::shared_ptr<const SequenceStats> Stats(int prompt, int completion) {
   SequenceStats stats;
-  stats.prompt_tokens = prompt, stats.completion_tokens = completion;
+  stats.prompt_tokens = prompt, stats.cached_tokens = 2, stats.completion_tokens = completion;
   stats.rounds = 4, stats.committed = 6, stats.drafted = 8, stats.accepted = 2, stats.decode_ms = 100;
   stats.accepted_at = {2, 0}, stats.verified_at = {4, 4};
   return std::make_shared<SequenceStats>(stats);
@@ -62,7 +62,10 @@ TEST_F(OpenAiReply, ChatHasOpenAisShape) {
   const json reply = json::parse(ReplyBody(Header(Endpoint::kChat), choices));
   EXPECT_EQ(reply["object"], "chat.completion");
   EXPECT_EQ(reply["model"], "m\"1");
-  EXPECT_EQ(reply["usage"], json({{"prompt_tokens", 7}, {"completion_tokens", 4}, {"total_tokens", 11}}));
+  EXPECT_EQ(reply["usage"], json({{"prompt_tokens", 7},
+                                  {"completion_tokens", 4},
+                                  {"total_tokens", 11},
+                                  {"prompt_tokens_details", {{"cached_tokens", 2}}}}));
   const json& choice = reply["choices"][0];
   EXPECT_EQ(choice["message"], json({{"role", "assistant"}, {"content", "hé"}, {"refusal", nullptr}}));
   EXPECT_EQ(choice["finish_reason"], "stop");
