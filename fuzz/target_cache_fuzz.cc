@@ -56,8 +56,12 @@ void ReadCompact(std::string_view bytes) {
   bytes.remove_prefix(1);
   std::string frame(ZSTD_compressBound(bytes.size()), '\0');
   frame.resize(ZSTD_compress(frame.data(), frame.size(), bytes.data(), bytes.size(), 1));
-  const SampleShape shape{.tap_layers = {1, 3}, .d_model = 8, .vocab = 300, .target_name = "t"};
-  (void)ParseCompact({reinterpret_cast<const uint8_t*>(frame.data()), frame.size()}, seq_len, shape).ok();
+  SampleShape shape{.tap_layers = {1, 3}, .d_model = 8, .vocab = 300, .target_name = "t"};
+  const std::span<const uint8_t> packed(reinterpret_cast<const uint8_t*>(frame.data()), frame.size());
+  for (const int top : {0, 3}) {
+    shape.teacher_top = top;
+    (void)ParseCompact(packed, seq_len, shape, SampleParts::kAll).ok();
+  }
 }
 
 }  // namespace
