@@ -65,6 +65,14 @@ function(dspark_trainer)
   target_include_directories(dspark_train SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
   separate_arguments(flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
   target_compile_options(dspark_train PUBLIC ${flags})
+  # PyPI's torch has headers of a newer fmt beside its own: the system's, whose library is linked, come first.
+  find_path(TORCH_FMT_INCLUDE_DIR fmt/format.h PATHS ${TORCH_INCLUDE_DIRS} NO_DEFAULT_PATH)
+  get_target_property(system_include fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+  if(TORCH_FMT_INCLUDE_DIR AND NOT TORCH_FMT_INCLUDE_DIR STREQUAL system_include)
+    file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/system_fmt)
+    file(CREATE_LINK ${system_include}/fmt ${PROJECT_BINARY_DIR}/system_fmt/fmt SYMBOLIC)
+    target_include_directories(dspark_train SYSTEM BEFORE PUBLIC ${PROJECT_BINARY_DIR}/system_fmt)
+  endif()
   # Several processes talk through the gloo that torch was built with, whose headers are needed too (Debian:
   # libgloo-dev). Those of another version would not fit: only where torch's own headers lie is looked for them.
   find_path(GLOO_INCLUDE_DIR gloo/context.h PATHS ${TORCH_INCLUDE_DIRS} NO_DEFAULT_PATH)

@@ -59,10 +59,13 @@ void ReadCompact(std::string_view bytes) {
   bytes.remove_prefix(1);
   std::string frame(ZSTD_compressBound(bytes.size()), '\0');
   frame.resize(ZSTD_compress(frame.data(), frame.size(), bytes.data(), bytes.size(), 1));
-  const SampleShape shape{.tap_layers = {1, 3}, .d_model = 8, .vocab = 300, .target_name = "t"};
+  SampleShape shape{.tap_layers = {1, 3}, .d_model = 8, .vocab = 300, .target_name = "t"};
   const std::span bytes_of_frame(reinterpret_cast<const uint8_t*>(frame.data()), frame.size());
-  for (const SampleParts parts : {SampleParts::kTokens, SampleParts::kAll})
-    (void)ParseCompact(bytes_of_frame, seq_len, shape, parts).ok();
+  for (const int top : {0, 3}) {
+    shape.teacher_top = top;
+    for (const SampleParts parts : {SampleParts::kTokens, SampleParts::kAll})
+      (void)ParseCompact(bytes_of_frame, seq_len, shape, parts).ok();
+  }
 }
 
 }  // namespace
