@@ -26,7 +26,9 @@ std::unique_ptr<Constraint> GrammarConstraint::Clone() const {
 }
 
 GrammarConstraint::State GrammarConstraint::After(State state, int32_t token) {
-  if (state < 0) return Matcher::kDead;
+  const bool over = state == kEnded || matcher_.Complete(state);
+  if (over) return trie_->Ends(token) || trie_->ends().empty() ? kEnded : Matcher::kDead;
+  if (state == Matcher::kDead) return Matcher::kDead;
   if (trie_->Ends(token)) return matcher_.Whole(state) ? kEnded : Matcher::kDead;
   const std::string_view bytes = trie_->Bytes(token);
   return bytes.empty() ? Matcher::kDead : matcher_.Step(state, bytes);
@@ -55,8 +57,12 @@ const TokenMask& GrammarConstraint::MaskOf(State state) {
 void GrammarConstraint::Mask(std::span<float> logits) {
   constexpr float kForbidden = -std::numeric_limits<float>::infinity();
   const State state = states_.back();
-  if (state < 0) {  // nothing is allowed
+  if (Complete() && trie_->ends().empty()) return;
+  if (state < 0) {
+    std::vector<float> ends;
+    for (const int32_t token : trie_->ends()) ends.push_back(logits[size_t(token)]);
     std::ranges::fill(logits, kForbidden);
+    for (size_t i = 0; state == kEnded && i < ends.size(); ++i) logits[size_t(trie_->ends()[i])] = ends[i];
     return;
   }
   const TokenMask& mask = MaskOf(state);

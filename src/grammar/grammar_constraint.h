@@ -1,4 +1,7 @@
 // Keeps a reply to a grammar (verify/constraint.h).
+//
+// Drafts may go on behind the end, and their rows need a distribution though nobody reads what is drawn from
+// it: behind an end token more of them may follow, and where the vocabulary has none, anything.
 #pragma once
 
 #include <memory>

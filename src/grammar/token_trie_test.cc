@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "grammar/grammar_constraint.h"
@@ -98,7 +99,7 @@ TEST_F(TokenTrieTest, ConstraintPushesAndPops) {
   EXPECT_FALSE(constraint.Allows(' '));
   constraint.Push(end_);
   EXPECT_TRUE(constraint.Complete());
-  EXPECT_FALSE(constraint.Allows(end_));
+  EXPECT_FALSE(constraint.Allows(']'));
   constraint.Pop();
   constraint.Pop();
   push("x");  // forbidden: so is all behind it
@@ -114,6 +115,27 @@ TEST_F(TokenTrieTest, ConstraintPushesAndPops) {
   EXPECT_FALSE(constraint.Allows(control_));
   constraint.Pop();
   EXPECT_TRUE(constraint.Allows(']'));
+}
+
+// Drafts may go on behind the end: rows behind what is allowed there have a distribution.
+TEST_F(TokenTrieTest, ConstraintLeavesRowsBehindTheEnd) {
+  for (const auto& trie : {trie_, std::make_shared<const TokenTrie>(*tokenizer_, std::vector<int32_t>())}) {
+    GrammarConstraint constraint(JsonValues(trie->single_bytes()), trie);
+    constraint.Push('{');
+    constraint.Push('}');
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_TRUE(constraint.Complete());
+      std::vector<float> logits(size_t(tokenizer_->vocab()), 1);
+      constraint.Mask(logits);
+      int left = 0;
+      for (int32_t token = 0; token < tokenizer_->vocab(); ++token) {
+        EXPECT_EQ(std::isfinite(logits[size_t(token)]), constraint.Allows(token));
+        left += std::isfinite(logits[size_t(token)]);
+      }
+      EXPECT_EQ(left, trie->ends().empty() ? tokenizer_->vocab() : 1);
+      constraint.Push(end_);
+    }
+  }
 }
 
 // A number may end or go on: whole, not complete.
