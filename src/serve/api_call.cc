@@ -126,9 +126,10 @@ bool ApiCall::Stream(httplib::DataSink& sink) {
   }
   for (ReplyEvent& event : events_) {
     if (!error) error = Ended(event.event);
-    if (error) break;
-    chunks_.Token(event.choice, event.event, &out_);
-    if (event.event.finish != FinishReason::kNone) chunks_.Finish(event.choice, event.event, &out_);
+    if (!error) {
+      chunks_.Token(event.choice, event.event, &out_);
+      if (event.event.finish != FinishReason::kNone) chunks_.Finish(event.choice, event.event, &out_);
+    }
     Add(std::move(event));
   }
   if (error) {
