@@ -7,7 +7,7 @@
 namespace dspark {
 namespace {
 
-constexpr double kProbeMs = 200;  // between looks at a client that has nothing to be sent
+constexpr double kProbeMs = 200;  // between looks at whether the client is there
 constexpr int kClientGone = 499;  // nginx's status, for the log alone
 
 const ApiError kGone{.status = kClientGone, .message = "the client has gone", .code = "client_gone"};
@@ -54,8 +54,12 @@ ApiCall::~ApiCall() {
 // Events into events_; none when nothing came for a while.
 std::optional<ApiError> ApiCall::Take() {
   stream_->Take(kProbeMs, &events_);
-  if (!client_.Alive()) return kGone;
-  if (deadline_ms_ > 0 && NowMs() > deadline_ms_) {
+  const double now = NowMs();
+  if (now > probe_ms_) {  // a stream's writes would tell sooner
+    if (!client_.Alive()) return kGone;
+    probe_ms_ = now + kProbeMs;
+  }
+  if (deadline_ms_ > 0 && now > deadline_ms_) {
     return ApiError{.status = 504,
                     .message = "the request took longer than this server allows; ask for fewer tokens",
                     .type = "server_error",
@@ -122,9 +126,10 @@ bool ApiCall::Stream(httplib::DataSink& sink) {
   }
   for (ReplyEvent& event : events_) {
     if (!error) error = Ended(event.event);
-    if (error) break;
-    chunks_.Token(event.choice, event.event, &out_);
-    if (event.event.finish != FinishReason::kNone) chunks_.Finish(event.choice, event.event, &out_);
+    if (!error) {
+      chunks_.Token(event.choice, event.event, &out_);
+      if (event.event.finish != FinishReason::kNone) chunks_.Finish(event.choice, event.event, &out_);
+    }
     Add(std::move(event));
   }
   if (error) {
