@@ -7,7 +7,7 @@
 namespace dspark {
 namespace {
 
-constexpr double kProbeMs = 200;  // between looks at whether the client is there
+constexpr double kProbeMs = 500;  // between looks at whether the client is there
 constexpr int kClientGone = 499;  // nginx's status, for the log alone
 
 const ApiError kGone{.status = kClientGone, .message = "the client has gone", .code = "client_gone"};
@@ -132,14 +132,12 @@ bool ApiCall::Stream(httplib::DataSink& sink) {
     }
     Add(std::move(event));
   }
-  if (error) {
-    record_.status = error->status, record_.outcome = error->code;
-    if (error->status == kClientGone) return false;
-    ReplyChunks::Failed(*error, &out_);
-  } else if (open_ == 0) {
-    chunks_.End(choices_, &out_);
-  }
-  if (!out_.empty() && !sink.write(out_.data(), out_.size())) return false;
+  if (error && error->status != kClientGone) ReplyChunks::Failed(*error, &out_);
+  if (!error && open_ == 0) chunks_.End(choices_, &out_);
+  const bool gone = error && error->status == kClientGone;
+  if (!gone && !out_.empty() && !sink.write(out_.data(), out_.size())) error = kGone;
+  if (error) record_.status = error->status, record_.outcome = error->code;
+  if (error && error->status == kClientGone) return false;
   if (error || open_ == 0) sink.done();
   return true;
 }
