@@ -8,11 +8,10 @@
 #include "draft/registry.h"
 #include "engine/engine.h"
 
-namespace CLI {
-class App;
-}
-
 namespace dspark {
+
+// Of --policy fixed and --draft-max.
+inline constexpr int kLongestDraft = 15;
 
 struct DraftOptions {
   std::string draft = "auto";       // auto, lookup, none, or a drafter's file or directory
@@ -23,12 +22,6 @@ struct DraftOptions {
   int draft_max = -1;               // ≥ 0: the same as policy fixed:N
   std::string accept = "block";     // of sampled drafts: block or token
 };
-
-// Adds -md, --policy and their friends.
-void AddDraftFlags(CLI::App& app, DraftOptions* options);
-// Of these, --draft-weights alone; and --policy, --draft-max and --accept.
-void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options);
-void AddPolicyFlags(CLI::App& app, DraftOptions* options);
 
 // A value of --weights or --draft-weights; nothing where the flag was not given. Error: an unknown name.
 Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name);

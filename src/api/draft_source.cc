@@ -1,6 +1,5 @@
-#include "apps/draft_source.h"
+#include "api/draft_source.h"
 
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <filesystem>
 
@@ -11,8 +10,6 @@
 
 namespace dspark {
 namespace {
-
-constexpr int kLongestDraft = 15;
 
 template <class T>
 bool ParseWhole(const std::string& text, T* value) {
@@ -41,7 +38,8 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
     return MakeError("--policy {}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind,
                      kind);
   }
-  return MakeError("--policy {}: unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off", policy);
+  return MakeError("--policy {}: unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off",
+                   policy);
 }
 
 }  // namespace
@@ -51,34 +49,6 @@ Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::
   const auto format = WeightFormatFromName(name);
   if (!format) return MakeError("{} {}: unknown; use f32, bf16, int8 or int4", flag, name);
   return format;
-}
-
-void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options) {
-  app.add_option(
-      "--draft-weights", options->weights,
-      "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
-      "copy of the head");
-}
-
-void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
-  CLI::Option* policy = app.add_option(
-      "--policy", options->policy,
-      "How many drafts are verified: adaptive (what pays), zos (as many as paid two steps ago), fixed:N, "
-      "threshold:P and cumulative:P (by the drafter's confidence; without such a head by how many were kept "
-      "so far), off [adaptive]");
-  app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
-      ->check(CLI::Range(0, kLongestDraft))
-      ->excludes(policy);
-  app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]");
-}
-
-void AddDraftFlags(CLI::App& app, DraftOptions* options) {
-  app.add_option("--draft", options->draft,
-                 "Drafter: a file or directory, auto, lookup (prompt lookup) or none [auto]; also -md");
-  AddDraftWeightsFlag(app, options);
-  app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
-  app.add_flag("--no-lookup", options->no_lookup, "The drafter alone, without prompt lookup beside it");
-  AddPolicyFlags(app, options);
 }
 
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {
