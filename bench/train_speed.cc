@@ -30,6 +30,18 @@ class RandomSource : public SampleSource {
     for (const int64_t index : indices) samples.push_back(samples_[size_t(index)]);
     return samples;
   }
+  Result<std::vector<TrainSample>> ReadTokens(const std::vector<int64_t>& indices) override {
+    std::vector<TrainSample> samples;
+    samples.reserve(indices.size());
+    for (const int64_t index : indices) {
+      const TrainSample& whole = samples_[size_t(index)];
+      TrainSample& tokens = samples.emplace_back();
+      tokens.id = whole.id;
+      tokens.ids = whole.ids;
+      tokens.loss_mask = whole.loss_mask;
+    }
+    return samples;
+  }
 
  private:
   TrainSample Make(int64_t index) const {

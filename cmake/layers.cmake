@@ -41,6 +41,15 @@ function(dspark_layer name)
   set(DSPARK_LAYERS ${DSPARK_LAYERS} ${name} CACHE INTERNAL "")
 endfunction()
 
+# A text file as source of `target`: `template` with @variable@ replaced by the text.
+function(dspark_embed target file template variable)
+  file(READ ${file} ${variable})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  get_filename_component(name ${template} NAME_WLE)
+  configure_file(${template} ${PROJECT_BINARY_DIR}/embedded/${name} @ONLY)
+  target_sources(${target} PRIVATE ${PROJECT_BINARY_DIR}/embedded/${name})
+endfunction()
+
 # One binary, one short file per subcommand; all but main.cc is the layer dspark_apps, so that it has tests too.
 function(dspark_apps)
   if(EXISTS ${PROJECT_SOURCE_DIR}/src/apps/main.cc)
@@ -56,6 +65,14 @@ function(dspark_trainer)
   target_include_directories(dspark_train SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
   separate_arguments(flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
   target_compile_options(dspark_train PUBLIC ${flags})
+  # PyPI's torch has headers of a newer fmt beside its own: the system's, whose library is linked, come first.
+  find_path(TORCH_FMT_INCLUDE_DIR fmt/format.h PATHS ${TORCH_INCLUDE_DIRS} NO_DEFAULT_PATH)
+  get_target_property(system_include fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+  if(TORCH_FMT_INCLUDE_DIR AND NOT TORCH_FMT_INCLUDE_DIR STREQUAL system_include)
+    file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/system_fmt)
+    file(CREATE_LINK ${system_include}/fmt ${PROJECT_BINARY_DIR}/system_fmt/fmt SYMBOLIC)
+    target_include_directories(dspark_train SYSTEM BEFORE PUBLIC ${PROJECT_BINARY_DIR}/system_fmt)
+  endif()
   # Several processes talk through the gloo that torch was built with, whose headers are needed too (Debian:
   # libgloo-dev). Those of another version would not fit: only where torch's own headers lie is looked for them.
   find_path(GLOO_INCLUDE_DIR gloo/context.h PATHS ${TORCH_INCLUDE_DIRS} NO_DEFAULT_PATH)
@@ -170,7 +187,7 @@ function(dspark_fuzzers)
     add_executable(${name} ${source})
     target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
     target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-    target_link_libraries(${name} PRIVATE dspark_engine dspark_data)
+    target_link_libraries(${name} PRIVATE dspark_serve dspark_data)
   endforeach()
   # Of the trainer this part alone knows nothing of torch.
   target_sources(train_config_fuzz PRIVATE src/train/train_config.cc)

@@ -46,7 +46,10 @@ std::string Manifest(CacheForm form) {
 void ReadAll(const std::string& dir) {
   auto cache = TargetCache::Open(dir, 300);
   if (!cache) return;
-  for (int64_t i = 0; i < std::min<int64_t>(cache->size(), 16); ++i) (void)cache->Read({i}).ok();
+  for (int64_t i = 0; i < std::min<int64_t>(cache->size(), 16); ++i) {
+    (void)cache->Read({i}).ok();
+    (void)cache->ReadTokens({i}).ok();
+  }
 }
 
 // The bytes as what a zstd frame holds: a frame itself would hardly ever be met.
@@ -56,8 +59,13 @@ void ReadCompact(std::string_view bytes) {
   bytes.remove_prefix(1);
   std::string frame(ZSTD_compressBound(bytes.size()), '\0');
   frame.resize(ZSTD_compress(frame.data(), frame.size(), bytes.data(), bytes.size(), 1));
-  const SampleShape shape{.tap_layers = {1, 3}, .d_model = 8, .vocab = 300, .target_name = "t"};
-  (void)ParseCompact({reinterpret_cast<const uint8_t*>(frame.data()), frame.size()}, seq_len, shape).ok();
+  SampleShape shape{.tap_layers = {1, 3}, .d_model = 8, .vocab = 300, .target_name = "t"};
+  const std::span bytes_of_frame(reinterpret_cast<const uint8_t*>(frame.data()), frame.size());
+  for (const int top : {0, 3}) {
+    shape.teacher_top = top;
+    for (const SampleParts parts : {SampleParts::kTokens, SampleParts::kAll})
+      (void)ParseCompact(bytes_of_frame, seq_len, shape, parts).ok();
+  }
 }
 
 }  // namespace

@@ -63,6 +63,12 @@ TEST_F(CliPrepare, FromConversationsToACache) {
   cache.insert(cache.end(), {"--force", "--compact"});
   ASSERT_EQ(Run(cache).exit_code, 0);
   EXPECT_EQ(ReadFile(Path("cache/samples.idx")).size() * 56, index.size() * 24);
+  EXPECT_EQ(json::parse(ReadFile(Path("cache/manifest.json")))["teacher_top_k"], 64);
+  cache.insert(cache.end(), {"--teacher-top-k", "5"});
+  EXPECT_THAT(Run(cache).out, HasSubstr("teacher: the 5 likeliest tokens of "));
+  EXPECT_EQ(json::parse(ReadFile(Path("cache/manifest.json")))["teacher_top_k"], 5);
+  cache.back() = "0";
+  EXPECT_THAT(Run(cache).out, testing::Not(HasSubstr("teacher:")));
 }
 
 TEST_F(CliPrepare, WhatCannotBeDoneIsOneLine) {
@@ -76,6 +82,8 @@ TEST_F(CliPrepare, WhatCannotBeDoneIsOneLine) {
   ExpectOneLine(cache({Path("rows.jsonl"), "--template", "llama"}), 2,
                 "--template: llama not in {model,qwen}");
   ExpectOneLine(cache({Path("rows.jsonl"), "--max-length", "100000"}), 1, "100000");
+  ExpectOneLine(cache({Path("rows.jsonl"), "--teacher-top-k", "8"}), 2, "--compact");
+  ExpectOneLine(cache({Path("rows.jsonl"), "--compact", "--teacher-top-k", "2000"}), 2, "--teacher-top-k");
   ExpectOneLine(cache({Path("rows.jsonl"), "--min-loss-tokens", "500"}), 1,
                 "no row has 500 supervised tokens");
   WriteFile(Path("foreign/manifest.json"), "{}");

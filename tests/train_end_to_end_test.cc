@@ -137,6 +137,12 @@ TEST_F(TrainEndToEnd, FromConversationsToADrafterThatDrafts) {
       {"prepare", "cache", "-m", target_, Path("answers.jsonl"), "--out", Path("cache"), "--taps", "0,2,4"});
   RunWell(TrainArguments("cache", "from_cache", 50));
   EXPECT_GT(Tau(Evaluate("from_cache/step_latest")), Tau(before) + kMargin);
+
+  RunWell({"prepare", "cache", "-m", target_, Path("answers.jsonl"), "--out", Path("lists"), "--taps",
+           "0,2,4", "--compact", "--teacher-top-k", "8"});
+  const Outcome trained = RunWell(TrainArguments("lists", "from_lists", 50));
+  EXPECT_THAT(trained.err, HasSubstr("teacher: the target's 8 likeliest tokens\n"));
+  EXPECT_GT(Tau(Evaluate("from_lists/step_latest")), Tau(before) + kMargin);
 }
 
 TEST_F(TrainEndToEnd, BadCommandLines) {

@@ -4,9 +4,9 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libcli11-dev
-       zlib1g-dev libzstd-dev libcpp-httplib-dev python3 python3-pip ca-certificates)
+       zlib1g-dev libzstd-dev libcpp-httplib-dev prometheus-cpp-dev libspdlog-dev python3 python3-pip ca-certificates)
 training=(libtorch-dev libgloo-dev libopenblas0-openmp)  # without OpenBLAS torch multiplies in fp32 sixty times slower
-testing=(libgtest-dev libgmock-dev clang-format clang-tidy git python3-numpy "${training[@]}")
+testing=(libgtest-dev libgmock-dev clang-format clang-tidy git python3-numpy python3-venv chromium "${training[@]}")
 case ${1:-} in
   build) wanted=("${build[@]}") ;;
   train) wanted=("${build[@]}" "${training[@]}") ;;

@@ -28,44 +28,56 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
     if (ParseWhole(value, &options->fixed_draft) && options->fixed_draft >= 0 &&
         options->fixed_draft <= kLongestDraft)
       return {};
-    return MakeError("--policy {}: fixed takes a number of drafts from 0 to {}, such as fixed:4", policy,
+    return MakeError("{}: fixed takes a number of drafts from 0 to {}, such as fixed:4", policy,
                      kLongestDraft);
   }
   if (kind == "threshold" || kind == "cumulative") {
     options->threshold_cumulative = kind == "cumulative";
     if (ParseWhole(value, &options->threshold) && options->threshold > 0 && options->threshold <= 1)
       return {};
-    return MakeError("--policy {}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind,
-                     kind);
+    return MakeError("{}: {} takes a confidence above 0 and at most 1, such as {}:0.5", policy, kind, kind);
   }
-  return MakeError("--policy {}: unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off",
-                   policy);
+  return MakeError("{} is unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off", policy);
 }
+
+bool IsPlain(const DraftOptions& options) {
+  return options.no_spec || options.draft == "none" || options.policy == "off";
+}
+
+bool OnlyLookup(const DraftOptions& options) { return options.draft == "auto" || options.draft == "lookup"; }
 
 }  // namespace
 
-Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name) {
+Status CheckPolicy(const std::string& policy) {
+  EngineOptions unused;
+  return SetPolicy(policy, &unused);
+}
+
+Status CheckDraftFlags(const DraftOptions& options) {
+  if (IsPlain(options) || !OnlyLookup(options)) return {};
+  if (!options.weights.empty()) {
+    return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
+                     options.weights, options.draft);
+  }
+  if (options.draft == "lookup" && options.no_lookup)
+    return MakeError("--no-lookup: --draft lookup is prompt lookup alone; use --draft none");
+  return {};
+}
+
+Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name) {
   if (name.empty()) return std::optional<WeightFormat>();
   const auto format = WeightFormatFromName(name);
-  if (!format) return MakeError("{} {}: unknown; use f32, bf16, int8 or int4", flag, name);
+  if (!format) return MakeError("{} is unknown; use f32, bf16, int8 or int4", name);
   return format;
 }
 
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {
   DraftSource source;
-  DSPARK_ASSIGN_OR_RETURN(source.weights, ResolveWeights("--draft-weights", options.weights));
-  if (options.no_spec || options.draft == "none" || options.policy == "off") return source;
+  DSPARK_ASSIGN_OR_RETURN(source.weights, ResolveWeights(options.weights));
+  DSPARK_RETURN_IF_ERROR(CheckDraftFlags(options));
+  if (IsPlain(options)) return source;
   source.lookup = !options.no_lookup;
-  if (options.draft == "auto" || options.draft == "lookup") {
-    if (source.weights) {
-      return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
-                       options.weights, options.draft);
-    }
-    if (options.draft == "lookup" && options.no_lookup) {
-      return MakeError("--no-lookup: --draft lookup is prompt lookup alone; use --draft none");
-    }
-    return source;
-  }
+  if (OnlyLookup(options)) return source;
   std::error_code ignored;
   if (!std::filesystem::exists(options.draft, ignored)) {
     return MakeError("--draft {}: no such file or directory; give a drafter's, or auto, lookup or none",
@@ -97,8 +109,8 @@ double DraftSource::Bytes(const ModelConfig& target, const TargetLimits& limits,
   return values * bytes_per_weight + head_copy + double(kv.BlockBytes()) * blocks * sequences;
 }
 
-Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool,
-                                                   int sequences) const {
+Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool, int sequences,
+                                                   int kv_blocks) const {
   std::unique_ptr<Drafter> prompt_lookup, model;
   if (lookup) prompt_lookup = std::make_unique<PromptLookup>();
   if (!files) return prompt_lookup;
@@ -107,6 +119,7 @@ Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadP
                                              {.max_sequences = sequences,
                                               .max_context = limits.max_context,
                                               .block_tokens = limits.block_tokens,
+                                              .kv_blocks = kv_blocks,
                                               .kv_type = limits.kv_type,
                                               .weights = weights,
                                               .own_int4_head = weights == WeightFormat::kInt4Min}));

@@ -23,8 +23,14 @@ struct DraftOptions {
   std::string accept = "block";     // of sampled drafts: block or token
 };
 
-// A value of --weights or --draft-weights; nothing where the flag was not given. Error: an unknown name.
-Result<std::optional<WeightFormat>> ResolveWeights(const char* flag, const std::string& name);
+// What --draft, --no-lookup and --draft-weights say together. Error: they cannot be meant so.
+Status CheckDraftFlags(const DraftOptions& options);
+
+// A value of --policy. Error: an unknown one.
+Status CheckPolicy(const std::string& policy);
+
+// A value of --weights or --draft-weights; nothing where it is empty: not given. Error: an unknown name.
+Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name);
 
 // What proposes, before the target is loaded: its taps are part of the target's limits.
 struct DraftSource {
@@ -37,11 +43,13 @@ struct DraftSource {
   }
   // Of a drafter's weights and K/V, in bytes, before it is loaded; 0 without one.
   double Bytes(const ModelConfig& target, const TargetLimits& limits, int sequences) const;
-  // Null when nothing proposes. Error: as LoadDrafter.
-  Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences) const;
+  // Null when nothing proposes. `kv_blocks` as DrafterLimits has it. Error: as LoadDrafter.
+  Result<std::unique_ptr<Drafter>> Make(const Target& target, ThreadPool& pool, int sequences,
+                                        int kv_blocks = 0) const;
 };
 
-// Error: a name that is neither a word of -md nor a drafter's files; a drafter that does not fit the target.
+// Error: as CheckDraftFlags and ResolveWeights; a name that is neither a word of -md nor a drafter's files; a
+// drafter that does not fit the target.
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target);
 
 // The engine's part of the options. Error: an unknown policy, accept rule or value.

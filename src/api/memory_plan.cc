@@ -51,17 +51,16 @@ Result<int> ChooseContext(const ModelConfig& config, int asked) {
   return asked > 0 ? asked : std::min(config.max_context, kDefaultContext);
 }
 
-Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limits, int sequences, int threads,
-                              const DraftSource& source) {
+Result<MemoryPlan> PlanMemory(const ModelFiles& files, const TargetLimits& limits, const KvNeed& need,
+                              int threads, const DraftSource& source) {
   DSPARK_ASSIGN_OR_RETURN(const TargetPlan target, PlanTarget(files, limits, threads));
   const KvLayout& layout = target.kv_layout;
-  const int blocks = layout.BlocksFor(limits.max_context);
   return MemoryPlan{.context = limits.max_context,
                     .weights = double(target.memory.weight_bytes),
-                    .kv = double(layout.BlockBytes()) * blocks * sequences,
+                    .kv = double(layout.BlockBytes()) * double(need.Blocks(layout, limits.max_context)),
                     .kv_per_token = double(layout.BlockBytes()) / layout.block_tokens,
                     .workspace = double(target.memory.workspace_bytes),
-                    .drafter = source.Bytes(files.config, limits, sequences)};
+                    .drafter = source.Bytes(files.config, limits, need.sequences)};
 }
 
 double MachineMemory(const std::string& root) {
@@ -86,9 +85,9 @@ double MachineMemory(const std::string& root) {
   return least;
 }
 
-Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, int sequences, int threads,
+Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, const KvNeed& need, int threads,
                    const DraftSource& source, double machine) {
-  DSPARK_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(files, limits, sequences, threads, source));
+  DSPARK_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(files, limits, need, threads, source));
   const auto fits = [&](const MemoryPlan& p) { return p.Total() <= machine && Reservable(p.Total()); };
   if (fits(plan)) return {};
   std::string cure = "take a smaller model";
@@ -96,7 +95,7 @@ Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, int sequ
   for (int context = int(std::bit_floor(unsigned(limits.max_context))); context >= kShortestContext;
        context /= 2) {
     shorter.max_context = context;
-    DSPARK_ASSIGN_OR_RETURN(const MemoryPlan smaller, PlanMemory(files, shorter, sequences, threads, source));
+    DSPARK_ASSIGN_OR_RETURN(const MemoryPlan smaller, PlanMemory(files, shorter, need, threads, source));
     if (!fits(smaller)) continue;
     cure = fmt::format("use -c {} or less", context);
     break;

@@ -38,16 +38,15 @@ CostTable MeasuredCosts(const Session& session) {
 Result<Isa> ResolveIsa(const std::string& name) {
   if (name.empty()) return DetectIsa();
   const auto isa = IsaFromName(name);
-  if (!isa) return MakeError("--isa {}: unknown; use reference, avx2 or avx512_vnni", name);
-  if (!IsaSupported(*isa))
-    return MakeError("--isa {}: this processor does not have it; leave --isa out", name);
+  if (!isa) return MakeError("{} is unknown; use reference, avx2 or avx512_vnni", name);
+  if (!IsaSupported(*isa)) return MakeError("{}: this processor does not have it; leave --isa out", name);
   return *isa;
 }
 
 Result<KvType> ResolveKv(const std::string& name) {
   if (name == "f16") return KvType::kF16;
   if (name == "f32") return KvType::kF32;
-  return MakeError("--kv {}: unknown; use f16 or f32", name);
+  return MakeError("{} is unknown; use f16 or f32", name);
 }
 
 Result<std::string> ResolveModel(const std::string& model) {
@@ -89,7 +88,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const Isa isa, ResolveIsa(options.isa));
   TargetLimits limits;
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
-  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights("--weights", options.weights));
+  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
   DSPARK_ASSIGN_OR_RETURN(EngineOptions engine, ChooseEngineOptions(options.draft, options.sequences));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(session->files.config, options.context));
@@ -99,14 +98,16 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   engine.pool = session->pool.get();
   engine.prefix_cache = true;
-  DSPARK_RETURN_IF_ERROR(CheckMemory(session->files, limits, options.sequences, session->pool->threads(),
-                                     source, MachineMemory()));
+  engine.observer = options.observer;
+  const KvNeed kv{options.sequences, options.kv_tokens};
+  DSPARK_RETURN_IF_ERROR(
+      CheckMemory(session->files, limits, kv, session->pool->threads(), source, MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
-  DSPARK_ASSIGN_OR_RETURN(session->drafter, source.Make(*session->target, *session->pool, options.sequences));
-
   const KvLayout layout = session->target->kv_layout();
-  session->blocks =
-      std::make_unique<BlockPool>(layout, layout.BlocksFor(limits.max_context) * options.sequences);
+  const int blocks = kv.Blocks(layout, limits.max_context);
+  DSPARK_ASSIGN_OR_RETURN(session->drafter,
+                          source.Make(*session->target, *session->pool, options.sequences, blocks));
+  session->blocks = std::make_unique<BlockPool>(layout, blocks);
   CostTable costs;
   if (session->drafter && engine.Adaptive())
     costs = options.keep_costs ? SessionCosts(*session) : MeasuredCosts(*session);

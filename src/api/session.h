@@ -15,14 +15,16 @@ struct SessionOptions {
   std::string model;       // as ResolveModel takes it
   bool keep_costs = true;  // what passes cost is read from the user's cache, and kept there
   DraftOptions draft;
-  int context = 0;         // 0: the model's own, at most 8192
-  int threads = 0;         // 0: the cores this process may use
-  std::string isa;         // empty: the best this processor has
-  std::string kv = "f16";  // what K and V are kept in: f16 or f32
-  std::string weights;     // f32, bf16, int8 or int4; empty: as in the file
-  int sequences = 1;       // decoding at once
-  int taps = 0;            // layers that can be tapped at least, for drafters made later
-  int logit_rows = 64;     // rows with logits of one pass, at least
+  int context = 0;                    // 0: the model's own, at most 8192
+  int threads = 0;                    // 0: the cores this process may use
+  std::string isa;                    // empty: the best this processor has
+  std::string kv = "f16";             // what K and V are kept in: f16 or f32
+  std::string weights;                // f32, bf16, int8 or int4; empty: as in the file
+  int sequences = 1;                  // decoding at once
+  int kv_tokens = 0;                  // of the KV pool; 0: the context of every sequence
+  RoundObserver* observer = nullptr;  // as EngineOptions
+  int taps = 0;                       // layers that can be tapped at least, for drafters made later
+  int logit_rows = 64;                // rows with logits of one pass, at least
 };
 
 struct Session {

@@ -139,7 +139,7 @@ Command AddBench(CLI::App& app) {
                  "Rows of a prefill pass, logits for the last; 0 for none [512]")
       ->check(CLI::Range(0, 512));
   app.add_option("--depth", options->depth, "Context before a decode or verify pass [64]")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 1 << 20));
   app.add_option("--repeat", options->repeat, "Repetitions; the median counts [7]")
       ->check(CLI::Range(1, 1000));
   app.add_flag("--json", options->json, "One JSON object");

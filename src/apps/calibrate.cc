@@ -66,6 +66,16 @@ void PrintTable(const std::vector<PositionCalibration>& before, const std::vecto
   PrintRow("mean", "", SummarizeCalibration(before), SummarizeCalibration(after));
 }
 
+// Positions, from 1, whose outcomes do not suffice for a temperature.
+std::vector<int> PositionsLeft(const std::vector<ConfidenceRound>& rounds, int positions) {
+  const std::vector<bool> calibrated = CalibratedPositions(rounds, positions);
+  std::vector<int> left;
+  for (int k = 0; k < positions; ++k) {
+    if (!calibrated[size_t(k)]) left.push_back(k + 1);
+  }
+  return left;
+}
+
 Result<int> Run(CalibrateOptions options) {
   options.session.uncalibrated = true;
   options.session.session.draft.policy = "fixed:15";  // nothing is decided by cost
@@ -85,11 +95,19 @@ Result<int> Run(CalibrateOptions options) {
     PrintTable(MeasureCalibration(rounds, traits.block),
                MeasureCalibration(rounds, traits.block, temperatures), temperatures);
   }
-  if (std::ranges::all_of(temperatures, [](float t) { return t == 1; })) {
+  const std::vector<int> left = PositionsLeft(rounds, traits.block);
+  if (int(left.size()) == traits.block) {
     return MakeError(
-        "{}: {} rounds are too few to calibrate any position: it takes 50, of which {} kept their "
+        "{}: {} rounds are too few to calibrate any position: it takes {}, of which {} kept their "
         "draft and {} lost it; give more prompts or --max-tokens",
-        drafter.path, rounds.size(), kLeastOutcomes, kLeastOutcomes);
+        drafter.path, rounds.size(), kLeastRounds, kLeastOutcomes, kLeastOutcomes);
+  }
+  if (!left.empty()) {
+    PrintMessage(
+        "T stays 1 at position {}: it takes {} rounds, of which {} kept that draft and {} lost it having "
+        "kept "
+        "those before; more prompts may help\n",
+        fmt::join(left, ", "), kLeastRounds, kLeastOutcomes, kLeastOutcomes);
   }
   for (size_t k = 0; k < temperatures.size(); ++k) {
     const float t = std::max(temperatures[k], 1 / temperatures[k]);
@@ -117,6 +135,7 @@ Command AddCalibrate(CLI::App& app) {
   app.final_callback([options] {
     if (options->session.drafters.size() > 1)
       throw CLI::ValidationError("--draft", "one drafter is calibrated at a time");
+    RequireOk(CheckDrafterNames(options->session));
   });
   return [options] { return Run(*options); };
 }

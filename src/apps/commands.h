@@ -27,6 +27,7 @@ Command AddEval(CLI::App& app);
 Command AddInfo(CLI::App& app);
 Command AddPrepare(CLI::App& app);
 Command AddPull(CLI::App& app);
+Command AddServe(CLI::App& app);
 Command AddTrain(CLI::App& app);
 
 }  // namespace dspark

@@ -5,6 +5,7 @@
 
 #include "api/session.h"
 #include "apps/commands.h"
+#include "apps/flags.h"
 #include "apps/output.h"
 #include "apps/write_drafter.h"
 #include "load/gguf.h"
@@ -34,13 +35,15 @@ std::optional<GgufFile> OpenIfTokenizer(const std::string& path) {
   return std::move(opened).value();
 }
 
+TensorType TypeOf(const ConvertOptions& options) {
+  if (!options.type.empty()) return Types().at(options.type);
+  return options.out.ends_with(".gguf") ? TensorType::kF16 : TensorType::kBF16;
+}
+
 Result<int> Run(const ConvertOptions& options) {
-  const bool gguf = options.out.ends_with(".gguf");
   DSPARK_ASSIGN_OR_RETURN(const DrafterFiles drafter, OpenDrafter(options.in));
   DrafterWriteOptions write{
-      .type = options.type.empty() ? (gguf ? TensorType::kF16 : TensorType::kBF16) : Types().at(options.type),
-      .with_embedding = options.with_embedding,
-      .with_head = options.with_head};
+      .type = TypeOf(options), .with_embedding = options.with_embedding, .with_head = options.with_head};
   ModelFiles target;
   std::optional<GgufFile> tokenizer = OpenIfTokenizer(options.in);
   if (!options.target.empty()) {
@@ -74,6 +77,7 @@ Command AddConvert(CLI::App& app) {
                  "cannot use the file");
   app.add_flag("--with-embedding", options->with_embedding, "Store the embedding in a GGUF in any case");
   app.add_flag("--with-head", options->with_head, "Store the head in a GGUF in any case");
+  app.final_callback([options] { RequireOk(CheckMatrixType(TypeOf(*options), options->out)); });
   return [options] { return Run(*options); };
 }
 

@@ -67,7 +67,7 @@ void PrintRow(const std::string& drafter, const std::string& suite, int prompts,
   PrintOutput("{:<16} {:<14} {:>5} {} {} {} {} {} {} {} {}{}\n", drafter, suite, prompts, Cell(f.tau, 6, 2),
               Cell(f.verify_rate, 6, 2), Cell(f.drafts_per_round, 6, 2), Cell(f.served_tau, 8, 2),
               Cell(f.plain_tok_per_s, 9, 1), Cell(f.spec_tok_per_s, 9, 1), Cell(f.speedup, 8, 2),
-              Cell(f.median_speedup, 7, 2), EvidenceOf(f.ratios).certain() ? "" : "?");
+              Cell(f.median_speedup, 7, 2), MayBeNoise(f) ? "?" : "");
 }
 
 void PrintPositions(const char* what, const std::vector<double>& rates) {
@@ -83,17 +83,22 @@ void PrintTables(const EvalResults& results) {
               results.Prompts(), results.Answers(), results.temperature, results.accept, results.seed);
   PrintOutput("{:<16} {:<14} {:>5} {:>6} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8} {:>7}\n", "drafter", "suite",
               "n", "tau", "verify", "drafts", "served", "plain t/s", "spec t/s", "speed-up", "median");
+  bool noise = false;
   for (const DrafterResult& drafter : results.drafters) {
     std::vector<Figures> all;
     for (const SuiteResult& suite : drafter.suites) {
       all.push_back(FiguresOf(suite));
       PrintRow(drafter.name, suite.suite, suite.prompts, all.back());
     }
-    PrintRow(drafter.name, "mean", results.Prompts(), MeanFigures(all));
+    all.push_back(MeanFigures(all));
+    PrintRow(drafter.name, "mean", results.Prompts(), all.back());
+    noise = noise || std::ranges::any_of(all, MayBeNoise);
   }
-  PrintOutput(
-      "?: may be noise, a sign test over the groups of prompts cannot tell it from equal speed; give more "
-      "prompts\n");
+  if (noise) {
+    PrintOutput(
+        "?: may be noise, a sign test over the groups of prompts cannot tell it from equal speed; give more "
+        "prompts\n");
+  }
   PrintOutput("\nacceptance by position, whole blocks{}\n",
               lookup ? ", without those that prompt lookup drafted" : "");
   for (const DrafterResult& drafter : results.drafters) {
@@ -136,7 +141,6 @@ Status CheckApart(const EvalOptions& options) {
 }
 
 Result<int> Run(const EvalOptions& options) {
-  DSPARK_RETURN_IF_ERROR(CheckApart(options));
   DSPARK_RETURN_IF_ERROR(CheckWritable(options.json));
   DSPARK_RETURN_IF_ERROR(CheckWritable(options.html));
   DSPARK_ASSIGN_OR_RETURN(const std::vector<Suite> suites, ReadSuites(options));
@@ -188,6 +192,8 @@ Command AddEval(CLI::App& app) {
       throw CLI::ValidationError("--policy off",
                                  "nothing would be measured; fixed:0 makes drafts and verifies none");
     }
+    RequireOk(CheckDrafterNames(options->session));
+    RequireOk(CheckApart(*options));
   });
   return [options] { return Run(*options); };
 }

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "apps/drafter_info.h"
 #include "apps/flags.h"
@@ -51,12 +52,6 @@ Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options,
   std::vector<OpenedSource> sources;
   for (const std::string& text : options.drafters) {
     const NamedDrafter named = Named(text);
-    const auto same = [&](const OpenedSource& other) { return other.named.name == named.name; };
-    if (std::ranges::any_of(sources, same))
-      return MakeError("--draft {}: another drafter is called {}; write NAME={}", text, named.name,
-                       named.path);
-    if (named.path == "auto" || named.path == "none")
-      return MakeError("--draft {}: nothing to measure; give a drafter's file or directory, or lookup", text);
     DraftOptions draft = options.session.draft;
     draft.draft = named.path;
     draft.no_lookup = named.path != "lookup" && !options.with_lookup;
@@ -78,16 +73,30 @@ void AddEvalSessionFlags(CLI::App& app, EvalSessionOptions* options) {
   AddDraftWeightsFlag(app, &options->session.draft);
   app.add_option("--max-prompts", options->max_prompts,
                  "Prompts of each file, a fixed subsample [DeepSpec's number for its nine sets, else all]")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1 << 30));
   app.add_option("--max-turns", options->max_turns, "User turns of each prompt [all]")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1 << 30));
   app.add_option("-n,--max-tokens", options->rollout.max_tokens, "Longest answer, in tokens [256]")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--temp", options->rollout.sampling.temperature, "Temperature; 0 is greedy [0]")
       ->check(Within(0, 100));
-  app.add_option("--seed", options->rollout.seed, "Seed of subsamples and of sampled answers [980406]");
+  app.add_option("--seed", options->rollout.seed, "Seed of subsamples and of sampled answers [980406]")
+      ->check(SeedNumber());
   app.add_option("--concurrency", options->session.sequences, "Prompts run together [1]")
       ->check(CLI::Range(1, 256));
+}
+
+Status CheckDrafterNames(const EvalSessionOptions& options) {
+  std::set<std::string> names;
+  for (const std::string& text : options.drafters) {
+    const NamedDrafter named = Named(text);
+    if (!names.insert(named.name).second)
+      return MakeError("--draft {}: another drafter is called {}; write NAME={}", text, named.name,
+                       named.path);
+    if (named.path == "auto" || named.path == "none")
+      return MakeError("--draft {}: nothing to measure; give a drafter's file or directory, or lookup", text);
+  }
+  return {};
 }
 
 Result<std::unique_ptr<EvalSession>> EvalSession::Open(const EvalSessionOptions& options) {

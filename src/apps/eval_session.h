@@ -28,6 +28,9 @@ struct EvalSessionOptions {
 // --concurrency.
 void AddEvalSessionFlags(CLI::App& app, EvalSessionOptions* options);
 
+// Error: a drafter that names nothing to measure, two of one name.
+Status CheckDrafterNames(const EvalSessionOptions& options);
+
 struct LoadedDrafter {
   std::string name, path;
   Candidate candidate;
@@ -35,7 +38,7 @@ struct LoadedDrafter {
 };
 
 struct EvalSession {
-  // Error: one line; a drafter that does not fit, two of one name.
+  // `options` has passed CheckDrafterNames. Error: one line; a drafter that does not fit.
   static Result<std::unique_ptr<EvalSession>> Open(const EvalSessionOptions& options);
 
   std::unique_ptr<Session> session;

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <limits>
+
 namespace dspark {
 
 CLI::Option* AddRepeatedText(CLI::App& app, const std::string& name, std::vector<std::string>* values,
@@ -29,6 +32,21 @@ CLI::Validator Within(double low, double high) {
     return fmt::format("{} is not a number from {} to {}", text, low, high);
   };
   return CLI::Validator(complaint, fmt::format("{} to {}", low, high));
+}
+
+CLI::Validator SeedNumber() {
+  const auto complaint = [](const std::string& text) -> std::string {
+    int64_t seed = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, seed);
+    if (parsed.ec == std::errc() && parsed.ptr == end && seed >= 0) return "";
+    return fmt::format("{} is not a whole number from 0 to {}", text, std::numeric_limits<int64_t>::max());
+  };
+  return CLI::Validator(complaint, "");
+}
+
+void RequireOk(const Status& status) {
+  if (!status) throw CLI::ValidationError(status.error().text);
 }
 
 void AddSamplingFlags(CLI::App& app, SamplingParams* params) {

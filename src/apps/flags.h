@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/result.h"
 #include "verify/sampling.h"
 
 namespace dspark {
@@ -21,6 +22,22 @@ CLI::Option* AddText(CLI::App& app, const std::string& name, std::optional<std::
 
 // Checks a number in [low, high] as CLI::Range does, which lets "nan" through.
 CLI::Validator Within(double low, double high);
+
+// Checks a whole number of 63 bits; CLI11 takes a larger one for the largest.
+CLI::Validator SeedNumber();
+
+// Checks what `parse` (std::string → Status or Result) makes of a value, in its words.
+template <class Parse>
+CLI::Validator Parses(Parse parse) {
+  const auto complaint = [parse](const std::string& text) -> std::string {
+    const auto parsed = parse(text);
+    return parsed.ok() ? "" : parsed.error().text;
+  };
+  return CLI::Validator(complaint, "");
+}
+
+// For final callbacks: an error becomes one of the command line.
+void RequireOk(const Status& status);
 
 // --temp, --top-k, --top-p, --min-p, --repeat-penalty; what `params` holds is their default.
 void AddSamplingFlags(CLI::App& app, SamplingParams* params);

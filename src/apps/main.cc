@@ -50,6 +50,7 @@ int main(int argc, char** argv) {
       "  dspark pull                        get the default model (98 MB, once)\n"
       "  dspark run \"Why is the sky blue?\"  answer a prompt\n"
       "  dspark run                         chat in the terminal\n"
+      "  dspark serve                       OpenAI's API, and a page at http://127.0.0.1:8080\n"
       "\nExit codes: 0 done, 1 a file or request that does not work, 2 bad command line, 130 interrupted.");
   std::map<CLI::App*, dspark::Command> commands;
   const auto add = [&](const char* name, const char* what, dspark::Command (*make)(CLI::App&)) {
@@ -57,6 +58,7 @@ int main(int argc, char** argv) {
     commands[sub] = make(*sub);
   };
   add("run", "Answer a prompt, or chat in the terminal", dspark::AddRun);
+  add("serve", "Answer many at once, behind OpenAI's API", dspark::AddServe);
   add("bench", "Measure decode, verify and prefill speed", dspark::AddBench);
   add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
   add("convert", "Write a drafter in another form", dspark::AddConvert);

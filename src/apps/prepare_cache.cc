@@ -11,10 +11,14 @@
 #include "apps/pull.h"
 #include "apps/teacher_session.h"
 #include "core/clock.h"
+#include "data/compact_sample.h"
 #include "data/write_cache.h"
 
 namespace dspark {
 namespace {
+
+// Of the default model's own text, 64 tokens hold 99 % of the probability (docs/formats.md).
+constexpr int kDefaultTeacherTop = 64;
 
 struct CacheOptions {
   SessionOptions session;
@@ -22,6 +26,7 @@ struct CacheOptions {
   std::string out, taps = "auto", chat_template = "model", system, target_name;
   int max_length = 0, min_loss_tokens = kMinLossTokens;
   int64_t max_shard_bytes = kDefaultShardBytes;
+  int teacher_top = kDefaultTeacherTop;
   bool compact = false, force = false;
 };
 
@@ -68,7 +73,8 @@ CacheJob JobOf(const CacheOptions& options, const TeacherSession& session, const
   manifest.shape = {.tap_layers = session.teacher->tap_layers(),
                     .d_model = session.files.config.d_model,
                     .vocab = session.files.config.vocab,
-                    .target_name = options.target_name.empty() ? model : options.target_name};
+                    .target_name = options.target_name.empty() ? model : options.target_name,
+                    .teacher_top = session.teacher->top()};
   manifest.sources = job.inputs;
   manifest.chat_template = options.chat_template;
   manifest.max_length = session.max_length;
@@ -84,7 +90,8 @@ CacheJob JobOf(const CacheOptions& options, const TeacherSession& session, const
 Result<int> Run(CacheOptions& options) {
   while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
   DSPARK_ASSIGN_OR_RETURN(const auto session,
-                          TeacherSession::Open(options.session, options.taps, options.max_length));
+                          TeacherSession::Open(options.session, options.taps, options.max_length,
+                                               options.compact ? options.teacher_top : 0));
   DSPARK_ASSIGN_OR_RETURN(
       const TrainTemplate format,
       ChooseTrainTemplate(options.chat_template, options.system, session->files.chat_template));
@@ -106,6 +113,10 @@ Result<int> Run(CacheOptions& options) {
   }
   PrintOutput("{}: {} samples; {} rows left out with less than {} supervised tokens\n", options.out,
               result->samples, result->short_rows, options.min_loss_tokens);
+  if (result->top_rows > 0) {
+    PrintOutput("teacher: the {} likeliest tokens of {} rows, {:.2f} % of the probability\n",
+                job.settings.manifest.shape.teacher_top, result->top_rows, 100 * result->top_mass);
+  }
   return kExitOk;
 }
 
@@ -126,8 +137,15 @@ Command AddPrepareCache(CLI::App& app) {
   app.add_option("--min-loss-tokens", options->min_loss_tokens,
                  "Leave out samples with fewer supervised tokens [14]")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_flag("--compact", options->compact,
-               "Our own form, less than half the size: 8-bit taps, zstd. Without: DeepSpec's version 2");
+  auto* compact =
+      app.add_flag("--compact", options->compact,
+                   "Our own form, less than half the size: 8-bit taps, zstd. Without: DeepSpec's version 2");
+  app.add_option(
+         "--teacher-top-k", options->teacher_top,
+         "How many of the target's likeliest tokens teach a drafter, with --compact; 0: all, by the last\n"
+         "hidden states [64]")
+      ->needs(compact)
+      ->check(CLI::Range(0, kMaxTeacherTop));
   app.add_option(
          "--template", options->chat_template,
          "How conversations are written out: model, as the model is served, or qwen, with DeepSpec's\n"

@@ -193,7 +193,7 @@ Command AddPrepareRegenerate(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 20));
   AddSamplingFlags(app, &o.reply.sampling);
   app.add_option("--seed", o.regenerate.seed, "Seed; a reply depends on it, the id and the turn [0]")
-      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
+      ->check(SeedNumber());
   app.add_option("--system", o.regenerate.system, "System message of conversations without one");
   app.add_option("--max-samples", o.regenerate.max_samples, "Only the first conversations of the file [all]")
       ->check(CLI::Range(int64_t{1}, std::numeric_limits<int64_t>::max()));

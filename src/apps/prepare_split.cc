@@ -33,7 +33,8 @@ Command AddPrepareSplit(CLI::App& app) {
   app.add_option("--out", options->out, "Directory for train.jsonl and held_out.jsonl")->required();
   app.add_option("--held-out", options->held_out, "Share of the rows that is held out [0.05]")
       ->check(Within(0, 1));
-  app.add_option("--seed", options->seed, "Of the choice of held-out rows, which depends on ids only [42]");
+  app.add_option("--seed", options->seed, "Of the choice of held-out rows, which depends on ids only [42]")
+      ->check(SeedNumber());
   app.add_option("--max-samples", options->max_samples, "Stop after so many rows [all]")
       ->check(CLI::PositiveNumber);
   AddRepeatedText(app, "--domain", &options->domains, "Only rows of this \"domain\"; may be repeated");

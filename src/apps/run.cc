@@ -2,10 +2,10 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <cmath>
 #include <csignal>
 #include <iostream>
 #include <iterator>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -56,7 +56,7 @@ Result<std::vector<int32_t>> ParseIds(const std::string& list) {
     int32_t id = 0;
     const auto parsed = std::from_chars(p, end, id);
     if (parsed.ec != std::errc() || (parsed.ptr < end && *parsed.ptr != ',')) {
-      return MakeError("--prompt-ids {}: not a comma-separated list of token ids such as 1,2,3", list);
+      return MakeError("{} is not a comma-separated list of token ids such as 1,2,3", list);
     }
     ids.push_back(id);
     p = parsed.ptr;
@@ -64,21 +64,17 @@ Result<std::vector<int32_t>> ParseIds(const std::string& list) {
   }
 }
 
-Result<std::vector<std::pair<int32_t, float>>> ParseBias(const std::vector<std::string>& pairs) {
-  std::vector<std::pair<int32_t, float>> bias;
-  for (const std::string& pair : pairs) {
-    int32_t id = 0;
-    float value = 0;
-    const char* end = pair.data() + pair.size();
-    const auto first = std::from_chars(pair.data(), end, id);
-    const bool colon = first.ec == std::errc() && first.ptr < end && *first.ptr == ':';
-    const auto second = colon ? std::from_chars(first.ptr + 1, end, value) : first;
-    if (!colon || second.ec != std::errc() || second.ptr != end) {
-      return MakeError("--logit-bias {}: not TOKEN:VALUE such as 42:-5", pair);
-    }
-    bias.push_back({id, value});
-  }
-  return bias;
+Result<std::pair<int32_t, float>> ParseBias(const std::string& pair) {
+  int32_t id = 0;
+  float value = 0;
+  const char* end = pair.data() + pair.size();
+  const auto first = std::from_chars(pair.data(), end, id);
+  const bool colon = first.ec == std::errc() && first.ptr < end && *first.ptr == ':';
+  const auto second = colon ? std::from_chars(first.ptr + 1, end, value) : first;
+  const bool whole = colon && second.ec == std::errc() && second.ptr == end;
+  if (!whole || id < 0 || !(std::fabs(value) <= 100))
+    return MakeError("{} is not TOKEN:VALUE such as 42:-5, with a value from -100 to 100", pair);
+  return std::pair(id, value);
 }
 
 std::string ReadAll(std::istream& in) { return {std::istreambuf_iterator<char>(in), {}}; }
@@ -115,7 +111,10 @@ Result<Request> MakeRequest(const RunOptions& options, std::vector<int32_t> prom
   Request request;
   request.prompt = std::move(prompt);
   request.sampling = options.sampling;
-  DSPARK_ASSIGN_OR_RETURN(request.sampling.logit_bias, ParseBias(options.logit_bias));
+  for (const std::string& pair : options.logit_bias) {
+    DSPARK_ASSIGN_OR_RETURN(const auto bias, ParseBias(pair));
+    request.sampling.logit_bias.push_back(bias);
+  }
   request.seed = options.seed >= 0 ? uint64_t(options.seed) : std::random_device{}();
   request.max_tokens = options.max_tokens;
   request.ignore_eos = options.ignore_eos;
@@ -257,17 +256,25 @@ Result<int> Chat(Session& session, const RunOptions& options) {
   }
 }
 
+bool IsChat(const RunOptions& options) {
+  return !options.prompt && !options.prompt_ids && isatty(STDIN_FILENO);
+}
+
+// Flags that are right one by one and not together.
+void CheckTogether(const RunOptions& options) {
+  RequireOk(CheckDraftFlags(options.session.draft));
+  if (IsChat(options) && (options.raw || options.json))
+    throw CLI::ValidationError(options.raw ? "--raw" : "--json", "needs a prompt: give one, or pipe it in");
+}
+
 Result<int> Run(RunOptions options) {
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
   action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
 
+  const bool interactive = IsChat(options);
   const bool given = options.prompt || options.prompt_ids;
-  const bool interactive = !given && isatty(STDIN_FILENO);
-  if (interactive && (options.raw || options.json)) {
-    return MakeError("--{} needs a prompt: give one, or pipe it in", options.raw ? "raw" : "json");
-  }
   if (!given && !interactive) options.prompt = ReadAll(std::cin);
   if (options.prompt && options.prompt->empty()) {
     return MakeError("the prompt{} is empty; give some text", given ? "" : " on standard input");
@@ -285,9 +292,9 @@ void AddReplyFlags(CLI::App& app, RunOptions* options) {
   app.add_option("--frequency-penalty", sampling.frequency_penalty, "Subtract per time already generated [0]")
       ->check(Within(-2, 2));
   AddRepeatedText(app, "--logit-bias", &options->logit_bias,
-                  "TOKEN:VALUE, added to that token's logit; may be repeated");
-  app.add_option("--seed", options->seed, "Seed of the sampler [random]")
-      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
+                  "TOKEN:VALUE, added to that token's logit; may be repeated")
+      ->check(Parses(ParseBias));
+  app.add_option("--seed", options->seed, "Seed of the sampler [random]")->check(SeedNumber());
 }
 
 }  // namespace
@@ -298,7 +305,8 @@ Command AddRun(CLI::App& app) {
   CLI::Option* prompt = AddText(app, "prompt,-p,--prompt", &o.prompt,
                                 "The prompt; without one: standard input, or a chat in the terminal");
   AddText(app, "--prompt-ids", &o.prompt_ids, "The prompt as token ids 1,2,3: no tokenizer at all")
-      ->excludes(prompt);
+      ->excludes(prompt)
+      ->check(Parses(ParseIds));
   AddSessionFlags(app, &o.session);
   AddDraftFlags(app, &o.session.draft);
   app.add_option("-n,--max-tokens", o.max_tokens, "Longest reply, in tokens [512]")
@@ -314,6 +322,7 @@ Command AddRun(CLI::App& app) {
   app.add_flag("--raw", o.raw, "The prompt as it is, no chat template");
   app.add_flag("--stats", o.stats, "Statistics per draft position");
   logprobs->needs(app.add_flag("--json", o.json, "One JSON object instead of streaming"));
+  app.final_callback([options] { CheckTogether(*options); });
   return [options] { return Run(*options); };
 }
 

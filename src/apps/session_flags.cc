@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "api/default_model.h"
+#include "apps/flags.h"
 
 namespace dspark {
 
@@ -15,29 +16,34 @@ void AddSessionFlags(CLI::App& app, SessionOptions* options) {
   app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")
       ->check(CLI::Range(1, 512));
   app.add_option("--weights", options->weights,
-                 "Pack the weights as f32, bf16, int8 or int4 [as in the file]");
-  app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]");
-  app.add_option("--isa", options->isa,
-                 "Instruction set: reference, avx2 or avx512_vnni [the best there is]");
+                 "Pack the weights as f32, bf16, int8 or int4 [as in the file]")
+      ->check(Parses(ResolveWeights));
+  app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]")
+      ->check(Parses(ResolveKv));
+  app.add_option("--isa", options->isa, "Instruction set: reference, avx2 or avx512_vnni [the best there is]")
+      ->check(Parses(ResolveIsa));
 }
 
 void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options) {
   app.add_option(
-      "--draft-weights", options->weights,
-      "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
-      "copy of the head");
+         "--draft-weights", options->weights,
+         "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
+         "copy of the head")
+      ->check(Parses(ResolveWeights));
 }
 
 void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
-  CLI::Option* policy = app.add_option(
-      "--policy", options->policy,
-      "How many drafts are verified: adaptive (what pays), zos (as many as paid two steps ago), fixed:N, "
-      "threshold:P and cumulative:P (by the drafter's confidence; without such a head by how many were kept "
-      "so far), off [adaptive]");
+  CLI::Option* policy =
+      app.add_option("--policy", options->policy,
+                     "How many drafts are verified: adaptive (what pays), zos (as many as paid two steps "
+                     "ago), fixed:N, threshold:P and cumulative:P (by the drafter's confidence; without such "
+                     "a head by how many were kept so far), off [adaptive]")
+          ->check(Parses(CheckPolicy));
   app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
       ->check(CLI::Range(0, kLongestDraft))
       ->excludes(policy);
-  app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]");
+  app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]")
+      ->check(CLI::IsMember({"block", "token"}));
 }
 
 void AddDraftFlags(CLI::App& app, DraftOptions* options) {

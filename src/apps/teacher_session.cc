@@ -12,6 +12,7 @@ namespace dspark {
 namespace {
 
 constexpr int kDefaultMaxLength = 4096;  // DeepSpec's
+constexpr int kRowsWithLogits = 256;     // of a pass: 50 MB of logits where the vocabulary has 49,152 tokens
 
 std::string MadeFrom(const std::string& path, const ThreadPool& pool, const Target& target) {
   std::error_code ignored;
@@ -31,13 +32,14 @@ void AddTeacherFlags(CLI::App& app, SessionOptions* options) {
 }
 
 Result<std::unique_ptr<TeacherSession>> TeacherSession::Open(const SessionOptions& options,
-                                                             const std::string& taps, int max_length) {
+                                                             const std::string& taps, int max_length,
+                                                             int top) {
   auto session = std::make_unique<TeacherSession>();
   DSPARK_ASSIGN_OR_RETURN(const std::string path, ResolveModel(options.model));
   DSPARK_ASSIGN_OR_RETURN(const Isa isa, ResolveIsa(options.isa));
   TargetLimits limits{.max_logit_rows = 1};
   DSPARK_ASSIGN_OR_RETURN(limits.kv_type, ResolveKv(options.kv));
-  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights("--weights", options.weights));
+  DSPARK_ASSIGN_OR_RETURN(limits.weights, ResolveWeights(options.weights));
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(path));
   const ModelConfig& config = session->files.config;
   if (!session->files.tokenizer)
@@ -46,6 +48,7 @@ Result<std::unique_ptr<TeacherSession>> TeacherSession::Open(const SessionOption
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(config, length));
   DSPARK_ASSIGN_OR_RETURN(std::vector<int> tap_layers, ParseTaps(taps, config.layers));
   limits.max_taps = int(tap_layers.size()) + 1;
+  if (top > 0) limits.max_rows = limits.max_logit_rows = kRowsWithLogits;
   session->max_length = length;
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   DSPARK_RETURN_IF_ERROR(
@@ -53,7 +56,8 @@ Result<std::unique_ptr<TeacherSession>> TeacherSession::Open(const SessionOption
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
   session->blocks =
       std::make_unique<BlockPool>(session->target->kv_layout(), Teacher::BlocksFor(*session->target, length));
-  session->teacher = std::make_unique<Teacher>(*session->target, *session->blocks, std::move(tap_layers));
+  session->teacher = std::make_unique<Teacher>(*session->target, *session->blocks, std::move(tap_layers),
+                                               std::min(top, config.vocab));
   session->made_from = MadeFrom(path, *session->pool, *session->target);
   return session;
 }

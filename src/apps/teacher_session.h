@@ -15,9 +15,10 @@ namespace dspark {
 void AddTeacherFlags(CLI::App& app, SessionOptions* options);
 
 struct TeacherSession {
-  // `taps` as ParseTaps takes them; `max_length` 0: the model's context, at most 4096. Error: one line.
+  // `taps` as ParseTaps takes them; `max_length` 0: the model's context, at most 4096; `top` as Teacher
+  // takes it, but for a vocabulary of fewer. Error: one line.
   static Result<std::unique_ptr<TeacherSession>> Open(const SessionOptions& options, const std::string& taps,
-                                                      int max_length);
+                                                      int max_length, int top = 0);
 
   ModelFiles files;
   int max_length = 0;

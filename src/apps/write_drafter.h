@@ -25,6 +25,9 @@ struct DrafterWriteOptions {
   bool with_embedding = false, with_head = false;
 };
 
+// Error: a drafter written to `path` cannot have matrices of this type.
+Status CheckMatrixType(TensorType type, const std::string& path);
+
 // Writes `drafter` to `path`: GGUF when it ends in .gguf, else a directory, which must not hold anything yet.
 // What is at `path` is whole or untouched. Error: what the form cannot hold, or the file system's; one line.
 Status WriteDrafter(const DrafterFiles& drafter, const DrafterWriteOptions& options, const std::string& path);

@@ -71,7 +71,10 @@ Json ManifestJson(const CacheManifest& manifest) {
   json["shards"] = Json::array();
   for (int i = 0; i < manifest.shards; ++i)
     json["shards"].push_back({{"shard_id", i}, {"file_name", ShardName(i)}});
-  if (manifest.form == CacheForm::kCompact) json["vocab_size"] = manifest.shape.vocab;
+  if (manifest.form == CacheForm::kCompact) {
+    json["vocab_size"] = manifest.shape.vocab;
+    json["teacher_top_k"] = manifest.shape.teacher_top;
+  }
   return json;
 }
 
@@ -94,6 +97,11 @@ Result<CacheManifest> ReadManifest(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(shape.target_name, section.Text("target_model_name_or_path", ""));
   if (manifest.form == CacheForm::kCompact) {
     DSPARK_ASSIGN_OR_RETURN(shape.vocab, section.Size("vocab_size"));
+    const Json* top = section.Find("teacher_top_k");
+    const int most = std::min(shape.vocab, kMaxTeacherTop);
+    if (top && (!top->is_number_integer() || *top < 0 || *top > most))
+      return section.Wrong("teacher_top_k", fmt::format("0 to {}", most));
+    if (top) shape.teacher_top = top->get<int>();
   }
   DSPARK_ASSIGN_OR_RETURN(manifest.chat_template, section.Text("chat_template", ""));
   return manifest;

@@ -13,7 +13,7 @@ namespace dspark {
 
 enum class CacheForm {
   kDeepSpec,  // DeepSpec's version 2: bf16 throughout (data_pipeline.md §5.6 to 5.8)
-  kCompact,   // our own: 8-bit taps, last hidden where it is needed, zstd
+  kCompact,   // our own: 8-bit taps, a teacher where it is needed, zstd
 };
 
 struct CacheManifest {

@@ -34,12 +34,21 @@ Status WriteWhole(const std::string& path, const std::string& text) {
   return file.Commit();
 }
 
+// The settings.json at `path`. Error: it is another program's.
+Result<nlohmann::json> ReadSettings(const std::string& path) {
+  Result<nlohmann::json> settings = ReadJsonObject(path);
+  if (settings && settings->contains("manifest") && (*settings)["manifest"].is_object() &&
+      settings->contains("made_from"))
+    return settings;
+  return MakeError("{}: is not the settings of a cache begun here; move it, or give another --out", path);
+}
+
 // Makes `dir` with its settings, or checks that what is there was begun with the same.
 Status Begin(const std::string& dir, const CacheSettings& settings) {
   const std::string path = dir + "/_tmp/settings.json";
   const nlohmann::json json = SettingsJson(settings);
   if (FileExists(path)) {
-    DSPARK_ASSIGN_OR_RETURN(const nlohmann::json begun, ReadJsonObject(path));
+    DSPARK_ASSIGN_OR_RETURN(const nlohmann::json begun, ReadSettings(path));
     if (begun == json) return {};
     return MakeError("{}: was begun with other inputs or settings; use --force to make it anew", dir);
   }
@@ -206,13 +215,13 @@ Status CheckSameSettings(const std::string& dir, const CacheSettings& wanted) {
         "another --out, or --force to make it anew",
         dir);
   }
-  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json found, ReadJsonObject(path));
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json found, ReadSettings(path));
   const nlohmann::json expected = SettingsJson(wanted);
   if (found == expected) return {};
   const nlohmann::json& manifest = expected["manifest"];
-  const nlohmann::json there = found.value("manifest", nlohmann::json());
+  const nlohmann::json& there = found["manifest"];
   for (const auto& [key, value] : manifest.items()) {
-    const nlohmann::json other = there.is_object() ? there.value(key, nlohmann::json()) : nlohmann::json();
+    const nlohmann::json other = there.value(key, nlohmann::json());
     if (other == value) continue;
     return MakeError(
         "{}: holds a whole cache made with other settings: {} is {} there, {} is wanted; --force makes it "
@@ -226,7 +235,7 @@ Status CheckSameSettings(const std::string& dir, const CacheSettings& wanted) {
 }
 
 void RemoveCache(const std::string& dir) {
-  const bool begun = FileExists(dir + "/_tmp/settings.json");
+  const bool begun = ReadSettings(dir + "/_tmp/settings.json").ok();
   if (!begun && !FileExists(dir + "/" + ShardName(0)) && !ReadManifest(dir + "/manifest.json")) return;
   int shards = 0;
   while (FileExists(dir + "/" + ShardName(shards))) ++shards;

@@ -70,6 +70,13 @@ void Append(const std::vector<T>& values, std::string* bytes) {
   bytes->append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
 }
 
+// All highest bytes, then all next ones, and so on: those that are mostly alike compress well side by side.
+template <class T>
+void AppendPlanes(const std::vector<T>& values, std::string* bytes) {
+  for (int shift = 8 * (int(sizeof(T)) - 1); shift >= 0; shift -= 8)
+    for (const T value : values) bytes->push_back(char(value >> shift & 0xff));
+}
+
 // Takes arrays from the front of a frame whose size was checked.
 class Taker {
  public:
@@ -77,8 +84,15 @@ class Taker {
   template <class T>
   std::vector<T> Take(size_t size) {
     std::vector<T> values(size);
-    std::memcpy(values.data(), at_, size * sizeof(T));
+    if (size > 0) std::memcpy(values.data(), at_, size * sizeof(T));  // an empty vector has no address
     at_ += size * sizeof(T);
+    return values;
+  }
+  template <class T>
+  std::vector<T> TakePlanes(size_t size) {
+    std::vector<T> values(size);
+    for (size_t plane = 0; plane < sizeof(T); ++plane)
+      for (T& value : values) value = T(value << 8 | uint8_t(*at_++));
     return values;
   }
 
@@ -87,6 +101,12 @@ class Taker {
 };
 
 size_t LayerBytes(size_t t, size_t d) { return t * (sizeof(float) + 4 * size_t(kKeptChannels) + d); }
+
+// Of a row that a loss can ask for.
+size_t TeacherBytes(const SampleShape& shape) {
+  return shape.teacher_top > 0 ? size_t(shape.teacher_top) * (sizeof(uint32_t) + sizeof(uint16_t))
+                               : size_t(shape.d_model) * sizeof(uint16_t);
+}
 
 Error Damaged() { return MakeError("is damaged"); }
 
@@ -103,14 +123,76 @@ std::string Unpacked(std::span<const uint8_t> bytes, size_t size) {
   return frame;
 }
 
+void AppendTeacher(const TrainSample& sample, const SampleShape& shape, const std::vector<int>& rows,
+                   std::string* frame) {
+  std::vector<uint16_t> values;
+  if (shape.teacher_top == 0) {
+    const size_t d = size_t(shape.d_model);
+    for (const int row : rows) {
+      for (size_t i = 0; i < d; ++i) values.push_back(FloatToBf16(sample.last_hidden[size_t(row) * d + i]));
+    }
+    return AppendPlanes(values, frame);
+  }
+  const size_t k = size_t(shape.teacher_top);
+  std::vector<uint32_t> ids;
+  for (const int row : rows) {
+    for (size_t i = size_t(row) * k; i < size_t(row + 1) * k; ++i) {
+      ids.push_back(uint32_t(sample.top.ids[i]));
+      values.push_back(FloatToHalf(sample.top.log_p[i]));
+    }
+  }
+  AppendPlanes(ids, frame);
+  AppendPlanes(values, frame);
+}
+
+// Whether a list of `k` is one that a target gives: different ids of its vocabulary, the likeliest first.
+bool IsTopList(const int32_t* ids, const float* log_p, size_t k, int vocab) {
+  std::vector<int32_t> ascending(ids, ids + k);
+  std::ranges::sort(ascending);
+  if (ascending.front() < 0 || ascending.back() >= vocab) return false;
+  if (std::ranges::adjacent_find(ascending) != ascending.end()) return false;
+  const bool numbers = std::all_of(log_p, log_p + k, [](float x) { return std::isfinite(x) && x <= 0; });
+  return numbers && std::is_sorted(log_p, log_p + k, std::greater<float>());
+}
+
+// The inverse of AppendTeacher.
+Status TakeTeacher(const SampleShape& shape, const std::vector<int>& rows, Taker* taker,
+                   TrainSample* sample) {
+  const size_t t = sample->ids.size(), d = size_t(shape.d_model), k = size_t(shape.teacher_top);
+  if (k == 0) {
+    sample->last_hidden.resize(t * d);
+    const auto values = taker->TakePlanes<uint16_t>(rows.size() * d);
+    for (size_t i = 0; i < values.size(); ++i)
+      sample->last_hidden[size_t(rows[i / d]) * d + i % d] = Bf16ToFloat(values[i]);
+    return {};
+  }
+  sample->top.ids.resize(t * k);
+  sample->top.log_p.resize(t * k);
+  const auto ids = taker->TakePlanes<uint32_t>(rows.size() * k);
+  const auto values = taker->TakePlanes<uint16_t>(rows.size() * k);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    int32_t* row_ids = &sample->top.ids[size_t(rows[i]) * k];
+    float* row_log_p = &sample->top.log_p[size_t(rows[i]) * k];
+    std::copy_n(&ids[i * k], k, row_ids);
+    std::transform(&values[i * k], &values[i * k] + k, row_log_p, HalfToFloat);
+    if (!IsTopList(row_ids, row_log_p, k, shape.vocab)) return Damaged();
+  }
+  return {};
+}
+
 }  // namespace
+
+bool IsTeacherRow(const std::vector<uint8_t>& loss_mask, int row) {
+  const auto supervised = [&](int i) {
+    return i >= 0 && i < int(loss_mask.size()) && loss_mask[size_t(i)] != 0;
+  };
+  return supervised(row - 1) || supervised(row) || supervised(row + 1);
+}
 
 std::vector<int> TeacherRows(const std::vector<uint8_t>& loss_mask) {
   std::vector<int> rows;
-  const int t = int(loss_mask.size());
-  const auto supervised = [&](int i) { return i >= 0 && i < t && loss_mask[size_t(i)] != 0; };
-  for (int i = 0; i < t; ++i) {
-    if (supervised(i - 1) || supervised(i) || supervised(i + 1)) rows.push_back(i);
+  for (int i = 0; i < int(loss_mask.size()); ++i) {
+    if (IsTeacherRow(loss_mask, i)) rows.push_back(i);
   }
   return rows;
 }
@@ -136,15 +218,7 @@ std::string CompactBytes(const TrainSample& sample, const SampleShape& shape) {
     Append(levels.value, &frame);
     Append(levels.level, &frame);
   }
-  std::string high, low;
-  for (const int row : TeacherRows(mask)) {
-    for (size_t i = 0; i < d; ++i) {
-      const uint16_t value = FloatToBf16(sample.last_hidden[size_t(row) * d + i]);
-      high.push_back(char(value >> 8));
-      low.push_back(char(value & 0xff));
-    }
-  }
-  frame += high + low;
+  AppendTeacher(sample, shape, TeacherRows(mask), &frame);
 
   std::string bytes(ZSTD_compressBound(frame.size()), '\0');
   const size_t size = ZSTD_compress(bytes.data(), bytes.size(), frame.data(), frame.size(), kZstdLevel);
@@ -156,10 +230,10 @@ std::string CompactBytes(const TrainSample& sample, const SampleShape& shape) {
 Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape,
                                  SampleParts parts) {
   const size_t t = size_t(seq_len), d = size_t(shape.d_model), m = shape.tap_layers.size();
-  const size_t without_last = t * (sizeof(int32_t) + 1) + m * LayerBytes(t, d);
+  const size_t without_teacher = t * (sizeof(int32_t) + 1) + m * LayerBytes(t, d);
   const auto size = ZSTD_getFrameContentSize(bytes.data(), bytes.size());
-  if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size < without_last ||
-      size > without_last + t * d * 2)
+  if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size < without_teacher ||
+      size > without_teacher + t * TeacherBytes(shape))
     return Damaged();
   const size_t asked = parts == SampleParts::kAll ? size : t * (sizeof(int32_t) + 1);
   const std::string frame = Unpacked(bytes, asked);
@@ -171,7 +245,7 @@ Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, co
   sample.loss_mask = taker.Take<uint8_t>(t);
   if (parts == SampleParts::kTokens) return sample;
   const std::vector<int> rows = TeacherRows(sample.loss_mask);
-  if (size != without_last + rows.size() * d * 2) return Damaged();
+  if (size != without_teacher + rows.size() * TeacherBytes(shape)) return Damaged();
   sample.taps.resize(t * m * d);
   for (size_t layer = 0; layer < m; ++layer) {
     const auto scale = taker.Take<float>(t);
@@ -187,13 +261,7 @@ Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, co
       }
     }
   }
-  sample.last_hidden.resize(t * d);
-  const auto high = taker.Take<uint8_t>(rows.size() * d), low = taker.Take<uint8_t>(rows.size() * d);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    for (size_t c = 0; c < d; ++c)
-      sample.last_hidden[size_t(rows[i]) * d + c] =
-          Bf16ToFloat(uint16_t(high[i * d + c] << 8 | low[i * d + c]));
-  }
+  DSPARK_RETURN_IF_ERROR(TakeTeacher(shape, rows, &taker, &sample));
   return sample;
 }
 

@@ -1,8 +1,9 @@
 // A sample of the compact cache: a zstd frame of (docs/formats.md)
 //   ids int32[T], loss_mask u8[T];
 //   per tapped layer: scale f32[T], channel u16[T, 4] and value bf16[T, 4] of the four largest channels of
-//   each row, level int8[T, d] of the others; last hidden bf16[R, d] of the R rows a loss can ask for: all
-//   high bytes, then all low bytes.
+//   each row, level int8[T, d] of the others;
+//   of the R rows a loss can ask for: last hidden bf16[R, d], or (teacher_top k > 0) ids int32[R, k] and
+//   log-probabilities fp16[R, k]; byte planes of each, the highest bytes of all values first.
 // T ends with the last supervised token: nothing behind it is ever read.
 #pragma once
 
@@ -19,18 +20,23 @@ namespace dspark {
 // A few channels of a row are often hundreds of times larger than the rest; they would take all levels.
 inline constexpr int kKeptChannels = 4;
 
-// Rows whose last hidden state a loss can ask for, ascending: those with a supervised token at or beside
+// Whether a loss can ask what the target says behind row `row`: those with a supervised token at or beside
 // them. DSpark and DFlash teach slot j of anchor a with row a + j, where token a + j + 1 is supervised;
 // Eagle3 with the row behind a supervised one (drafters.md §3.4, §3.7, §6).
+bool IsTeacherRow(const std::vector<uint8_t>& loss_mask, int row);
+// All of them, ascending.
 std::vector<int> TeacherRows(const std::vector<uint8_t>& loss_mask);
 
 // Tokens up to and with the last supervised one, of which there must be one.
 int CompactLength(const std::vector<uint8_t>& loss_mask);
 
-// d is at least kKeptChannels.
+inline constexpr int kMaxTeacherTop = 1024;
+
+// d is at least kKeptChannels. With shape.teacher_top the sample has its lists.
 std::string CompactBytes(const TrainSample& sample, const SampleShape& shape);
 
-// Rows of last_hidden that are not stored are zeros. Error: `bytes` are not the sample of `seq_len` tokens.
+// Rows of last_hidden or top that are not stored are zeros. Error: `bytes` are not the sample of `seq_len`
+// tokens.
 Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape,
                                  SampleParts parts);
 

@@ -5,14 +5,29 @@
 #include <deque>
 
 #include "core/check.h"
+#include "data/compact_sample.h"
+#include "kernels/ops.h"
 
 namespace dspark {
 namespace {
+
+constexpr float kLeastLogP = -1e4f;  // of a probability of 0, that fits into fp16
 
 bool AllFinite(const float* values, size_t n) {
   float sum = 0;  // becomes NaN with the first value that is not finite, and stays it
   for (size_t i = 0; i < n; ++i) sum += values[i] * 0;
   return sum == 0;
+}
+
+Error NotFinite(std::string_view what) {
+  return MakeError("the target gives {} that are not finite; its weights are damaged", what);
+}
+
+// Of `rows` rows of a sample from `begin` on, those behind which a loss may ask for the teacher begin here.
+int FirstTeacherRow(const TrainTokens& tokens, int begin, int rows) {
+  int first = 0;
+  while (first < rows && !IsTeacherRow(tokens.loss_mask, begin + first)) ++first;
+  return first;
 }
 
 }  // namespace
@@ -24,8 +39,10 @@ struct Teacher::Running {
   int done = 0;      // its rows that were run; all others have none
 };
 
-Teacher::Teacher(Target& target, BlockPool& blocks, std::vector<int> tap_layers)
-    : target_(target), blocks_(blocks), tap_layers_(std::move(tap_layers)), asked_(tap_layers_) {
+Teacher::Teacher(Target& target, BlockPool& blocks, std::vector<int> tap_layers, int top)
+    : target_(target), blocks_(blocks), tap_layers_(std::move(tap_layers)), asked_(tap_layers_), top_(top) {
+  DSPARK_CHECK_LE(top, std::min(target.config().vocab, kMaxTeacherTop));
+  if (top > 0) DSPARK_CHECK_LE(target.limits().max_rows, target.limits().max_logit_rows);
   const int final_norm = target.config().layers;
   if (asked_.empty() || asked_.back() != final_norm) asked_.push_back(final_norm);
   DSPARK_CHECK_LE(int(asked_.size()), target.limits().max_taps);
@@ -61,22 +78,45 @@ std::vector<Teacher::Part> Teacher::PlanPass(std::span<const TrainTokens* const>
       running->kv.push_back(std::move(kv));
     }
     const int begin = i == running->first ? running->done : 0;
-    parts.push_back({i, begin, std::min(length - begin, free_rows)});
-    free_rows -= parts.back().rows;
+    const int rows = std::min(length - begin, free_rows);
+    parts.push_back({i, begin, rows, top_ > 0 ? FirstTeacherRow(*samples[i], begin, rows) : rows});
+    free_rows -= rows;
   }
   DSPARK_CHECK(!parts.empty());  // a sample alone fits: Check
   return parts;
 }
 
+// A sample whose states are to come.
+TrainSample Teacher::Begin(const TrainTokens& tokens) const {
+  const size_t t = tokens.ids.size(), d = size_t(config().d_model);
+  TrainSample sample{.ids = tokens.ids, .loss_mask = tokens.loss_mask, .taps = {}, .last_hidden = {}};
+  sample.taps.reserve(t * tap_layers_.size() * d);
+  sample.last_hidden.reserve(t * d);
+  sample.top.ids.resize(t * size_t(top_));
+  sample.top.log_p.resize(t * size_t(top_));
+  return sample;
+}
+
+// logits: of the part's rows from logits_from on, `stride` apart.
+Status Teacher::AddTop(const Part& part, const float* logits, size_t stride, TrainSample* sample) const {
+  const size_t vocab = size_t(config().vocab), k = size_t(top_);
+  for (int i = part.logits_from; i < part.rows; ++i, logits += stride) {
+    if (!IsTeacherRow(sample->loss_mask, part.begin + i)) continue;
+    const size_t at = size_t(part.begin + i) * k;
+    const std::span<const float> row(logits, vocab);
+    const float log_sum = LogSumExp(target_.isa(), row);
+    if (!std::isfinite(log_sum)) return NotFinite("logits");
+    TopK(target_.isa(), row, top_, &sample->top.ids[at], &sample->top.log_p[at]);
+    for (float& x : std::span(sample->top.log_p).subspan(at, k))
+      x = std::clamp(x - log_sum, kLeastLogP, 0.0f);
+  }
+  return {};
+}
+
 Result<std::vector<TrainSample>> Teacher::Run(std::span<const TrainTokens* const> samples) {
   const size_t d = size_t(config().d_model), width = tap_layers_.size() * d;
-  std::vector<TrainSample> result(samples.size());
-  for (size_t i = 0; i < samples.size(); ++i) {
-    result[i].ids = samples[i]->ids;
-    result[i].loss_mask = samples[i]->loss_mask;
-    result[i].taps.reserve(result[i].ids.size() * width);
-    result[i].last_hidden.reserve(result[i].ids.size() * d);
-  }
+  std::vector<TrainSample> result;
+  for (const TrainTokens* tokens : samples) result.push_back(Begin(*tokens));
   Running running;
   while (running.first < samples.size()) {
     const std::vector<Part> parts = PlanPass(samples, &running);
@@ -86,19 +126,20 @@ Result<std::vector<TrainSample>> Teacher::Run(std::span<const TrainTokens* const
       segments.push_back({.tokens = std::span(samples[part.sample]->ids).subspan(part.begin, part.rows),
                           .position = part.begin,
                           .kv = &running.kv[part.sample - running.first],
-                          .logits_from = part.rows});
+                          .logits_from = part.logits_from});
     }
     const ForwardOutput output = target_.Forward(segments, asked_);
-    const float* row = output.taps;
+    const float *row = output.taps, *logits = output.logits;
     for (const Part& part : parts) {
       TrainSample& sample = result[part.sample];
       for (int i = 0; i < part.rows; ++i, row += output.taps_stride) {
         const float* last = row + (asked_.size() - 1) * d;
-        if (!AllFinite(row, output.taps_stride))
-          return MakeError("the target gives hidden states that are not finite; its weights are damaged");
+        if (!AllFinite(row, output.taps_stride)) return NotFinite("hidden states");
         sample.taps.insert(sample.taps.end(), row, row + width);
         sample.last_hidden.insert(sample.last_hidden.end(), last, last + d);
       }
+      DSPARK_RETURN_IF_ERROR(AddTop(part, logits, output.logits_stride, &sample));
+      logits += size_t(part.rows - part.logits_from) * output.logits_stride;
       running.done = part.begin + part.rows;
       if (running.done < int(samples[part.sample]->ids.size())) continue;  // only the last part
       running.kv.pop_front();
@@ -118,7 +159,8 @@ Result<std::unique_ptr<LiveSource>> LiveSource::Make(std::vector<TrainTokens> sa
   SampleShape shape{.tap_layers = teacher.tap_layers(),
                     .d_model = teacher.config().d_model,
                     .vocab = teacher.config().vocab,
-                    .target_name = std::move(target_name)};
+                    .target_name = std::move(target_name),
+                    .teacher_top = teacher.top()};
   return std::unique_ptr<LiveSource>(
       new LiveSource(std::move(samples), std::move(teacher), std::move(shape)));
 }

@@ -12,12 +12,15 @@
 
 namespace dspark {
 
-// Runs samples through a target for their hidden states; no logits.
+// Runs samples through a target for their hidden states, and for its likeliest tokens where they are asked
+// for.
 class Teacher {
  public:
   // `tap_layers` as Target::Forward takes them; none: samples hold the last hidden state alone. The target,
   // which has limits().max_taps for them and one more (the final norm's output), and the pool outlive this.
-  Teacher(Target& target, BlockPool& blocks, std::vector<int> tap_layers);
+  // `top`: samples also hold the k likeliest tokens (TrainSample::top) of the rows that a loss can ask for;
+  // limits().max_logit_rows then is max_rows.
+  Teacher(Target& target, BlockPool& blocks, std::vector<int> tap_layers, int top = 0);
 
   // Blocks of a pool that keeps Run's batches full with samples of up to `max_length` tokens.
   static int BlocksFor(const Target& target, int max_length);
@@ -31,20 +34,24 @@ class Teacher {
   Result<std::vector<TrainSample>> Run(std::span<const TrainTokens* const> samples);
 
   const std::vector<int>& tap_layers() const { return tap_layers_; }
+  int top() const { return top_; }
   const ModelConfig& config() const { return target_.config(); }
 
  private:
-  // The rows of one sample in the next pass.
+  // The rows of one sample in the next pass, and which of them give logits.
   struct Part {
     size_t sample;
-    int begin, rows;
+    int begin, rows, logits_from;
   };
   struct Running;
   std::vector<Part> PlanPass(std::span<const TrainTokens* const> samples, Running* running) const;
+  TrainSample Begin(const TrainTokens& tokens) const;
+  Status AddTop(const Part& part, const float* logits, size_t stride, TrainSample* sample) const;
 
   Target& target_;
   BlockPool& blocks_;
   std::vector<int> tap_layers_, asked_;  // asked_: with the final norm's
+  int top_;
 };
 
 class LiveSource : public SampleSource {

@@ -3,10 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
+#include <numeric>
 
 #include "core/float16.h"
 #include "core/rng.h"
+#include "data/compact_sample.h"
 #include "data/tap_choice.h"
 #include "data/target_cache.h"
 #include "data/write_cache.h"
@@ -53,6 +56,41 @@ std::vector<float> Direct(test::TinyModel& model, const TrainTokens& tokens, std
     values.insert(values.end(), output.taps, output.taps + output.taps_stride);
   }
   return values;
+}
+
+// Lists against the whole distribution, row by row; passes of 24 rows cut the longer samples.
+TEST(TeacherTest, ListsAreTheTargetsLikeliestTokens) {
+  constexpr int kTop = 5;
+  test::TinyModel model(Options(24, 64));
+  auto samples = RandomSamples(model.vocab(), {40, 3, 30});
+  for (int i = 12; i < 20; ++i) samples[0].loss_mask[size_t(i)] = 0;
+  Teacher teacher(*model.target, *model.blocks, {1}, kTop);
+  const TrainTokens* asked[] = {&samples[0], &samples[1], &samples[2]};
+  const auto run = teacher.Run(asked);
+  ASSERT_TRUE(run.ok()) << run.error().text;
+  for (size_t s = 0; s < samples.size(); ++s) {
+    const TrainTokens& tokens = samples[s];
+    ASSERT_EQ((*run)[s].top.ids.size(), tokens.ids.size() * kTop);
+    KvTable kv(*model.blocks);
+    ASSERT_TRUE(kv.Reserve(int(tokens.ids.size())));
+    for (int row = 0; row < int(tokens.ids.size()); ++row) {
+      SCOPED_TRACE(fmt::format("sample {}, row {}", s, row));
+      const Segment segment{
+          .tokens = std::span(tokens.ids).subspan(size_t(row), 1), .position = row, .kv = &kv};
+      const float* logits = model.target->Forward({&segment, 1}, {}).logits;
+      double sum = 0;
+      for (int id = 0; id < model.vocab(); ++id) sum += std::exp(double(logits[id]));
+      std::vector<int32_t> ids(size_t(model.vocab()));
+      std::iota(ids.begin(), ids.end(), 0);
+      std::ranges::stable_sort(ids, std::ranges::greater(), [&](int32_t id) { return logits[id]; });
+      const bool kept = IsTeacherRow(tokens.loss_mask, row);
+      for (int j = 0; j < kTop; ++j) {
+        const size_t at = size_t(row * kTop + j);
+        EXPECT_EQ((*run)[s].top.ids[at], kept ? ids[size_t(j)] : 0);
+        EXPECT_NEAR((*run)[s].top.log_p[at], kept ? double(logits[ids[size_t(j)]]) - std::log(sum) : 0, 1e-5);
+      }
+    }
+  }
 }
 
 TEST(LiveSourceTest, BatchesEqualOneRowAtATime) {

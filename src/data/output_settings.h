@@ -13,8 +13,9 @@ std::string SettingsPath(const std::string& out);
 
 // Where `begun`, the settings that are kept for `out` must be those given; without kept ones (an older
 // output) those given are kept from now on. An output that is not begun takes those given. A key that only
-// one side has is no difference: it came with another version. Error: a value that differs, in one line with
-// both; a file that cannot be read or written.
+// one side has is no difference: it came with another version. `settings` has the keys "seed", a number, and
+// "system", a text, as has every file written here. Error: a value that differs, in one line with both; a
+// file in their place that is not of this kind, which stays as it is; a file that cannot be read or written.
 Status KeepSettings(const std::string& out, const nlohmann::ordered_json& settings, bool begun);
 
 }  // namespace dspark

@@ -161,6 +161,28 @@ TEST_F(RegenerateTest, AnOutputThatIsNotBegunTakesAnySettings) {
   EXPECT_FALSE(Run(backend).ok());
 }
 
+TEST_F(RegenerateTest, LeavesForeignSettingsAlone) {
+  WriteMany(3);
+  for (const std::string text : {"notes", "[1, 2]", "{\"seed\": 1}", "{\"seed\": \"x\", \"system\": \"\"}"}) {
+    for (const bool begun : {false, true}) {
+      std::filesystem::remove(Path("out_settings.json"));
+      EchoBackend backend;
+      if (begun) {
+        ASSERT_TRUE(Run(backend, 3).ok());
+      }
+      const size_t asked = backend.asked.size();
+      Write("out_settings.json", text);
+      const auto done = Run(backend);
+      ASSERT_FALSE(done.ok()) << text;
+      EXPECT_THAT(done.error().text,
+                  testing::AllOf(HasSubstr("out_settings.json: "), HasSubstr("another --out")));
+      EXPECT_EQ(backend.asked.size(), asked);
+      EXPECT_THAT(Read("out_settings.json"), testing::ElementsAre(text));
+      std::filesystem::remove(Path("out.jsonl"));
+    }
+  }
+}
+
 TEST_F(RegenerateTest, ReadsShareGptAndOpenAiRowsAndNumbersThem) {
   Write("in.jsonl",
         "{\"conversations\":[{\"from\":\"human\",\"value\":\"one\"},{\"from\":\"gpt\",\"value\":\"x\"}]}\n\n"

@@ -169,6 +169,24 @@ TEST_P(TargetCacheTest, RefusesWhatItWouldSpoil) {
   EXPECT_TRUE(fs::exists(Path("foreign/manifest.json")));
 }
 
+TEST_P(TargetCacheTest, LeavesForeignSettingsAlone) {
+  for (const std::string text :
+       {"notes", "[1]", "{\"manifest\": 1, \"made_from\": \"\"}", "{\"made_from\": \"\"}"}) {
+    fs::remove_all(Path("foreign"));
+    fs::create_directories(Path("foreign/_tmp"));
+    Append(Path("foreign/_tmp/settings.json"), text);
+    EXPECT_THAT(Open("foreign").error().text,
+                HasSubstr("_tmp/settings.json: is not the settings of a cache"));
+    RemoveCache(Path("foreign"));
+    EXPECT_EQ(ReadAll(Path("foreign/_tmp/settings.json")), text);
+  }
+  const std::string whole = WriteWhole("whole");
+  fs::remove(whole + "/settings.json");
+  Append(whole + "/settings.json", "notes");
+  EXPECT_THAT(CheckSameSettings(whole, settings_).error().text,
+              HasSubstr("settings.json: is not the settings"));
+}
+
 TEST_P(TargetCacheTest, AWholeCacheKnowsWhatItWasMadeFrom) {
   settings_.made_from = "this model";
   const std::string whole = WriteWhole("whole");

@@ -10,6 +10,14 @@
 
 namespace dspark {
 
+// A reduced teacher: of each row the target's k likeliest next tokens, the likeliest first, with the
+// logarithms of their probabilities at temperature 1 among all its tokens. Rows that no loss asks for hold
+// zeros.
+struct TopTokens {
+  std::vector<int32_t> ids;  // [T, k], different in a row
+  std::vector<float> log_p;  // [T, k]
+};
+
 // T tokens of one conversation (data_pipeline.md §4, §5.7).
 struct TrainSample {
   int64_t id = 0;
@@ -17,6 +25,7 @@ struct TrainSample {
   std::vector<uint8_t> loss_mask;  // [T], 1: an assistant's token
   std::vector<float> taps;         // [T, m * d]: the tapped layers' outputs side by side, ids ascending
   std::vector<float> last_hidden;  // [T, d]: output of the target's final norm
+  TopTokens top = {};              // where the shape says so, in place of last_hidden
 };
 
 // What every sample of a source has in common.
@@ -25,6 +34,7 @@ struct SampleShape {
   int d_model = 0;
   int vocab = 0;
   std::string target_name;  // as the source was made for
+  int teacher_top = 0;      // k of TrainSample::top; 0: last_hidden is the teacher
 };
 
 // Where a trainer takes its samples from: a cache on disk or the running target. Random access; Read of the

@@ -1,9 +1,11 @@
 #include "data/write_cache.h"
 
+#include <cmath>
 #include <filesystem>
 
 #include "core/mapped_file.h"
 #include "core/sha256.h"
+#include "data/compact_sample.h"
 
 namespace dspark {
 namespace {
@@ -45,6 +47,17 @@ Result<std::vector<TrainTokens>> NextBatch(TrainRows& rows, const Teacher& teach
   return batch;
 }
 
+// Counts the lists of a sample and what they hold; top_mass is a sum here.
+void AddTop(const TrainSample& sample, CacheSummary* summary) {
+  const size_t k = sample.top.ids.size() / sample.ids.size();
+  if (k == 0) return;
+  for (const int row : TeacherRows(sample.loss_mask)) {
+    ++summary->top_rows;
+    for (size_t i = size_t(row) * k; i < size_t(row + 1) * k; ++i)
+      summary->top_mass += std::exp(double(sample.top.log_p[i]));
+  }
+}
+
 }  // namespace
 
 Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tokenizer& tokenizer,
@@ -55,7 +68,7 @@ Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tok
   settings.made_from += digests;
   if (HoldsWholeCache(job.out)) {
     DSPARK_RETURN_IF_ERROR(CheckSameSettings(job.out, settings));
-    return CacheSummary{.was_there = true, .first_rejected = {}};
+    return CacheSummary{.was_there = true};
   }
   DSPARK_ASSIGN_OR_RETURN(CacheWriter writer, CacheWriter::Open(job.out, settings));
   TrainRows rows(job.inputs, tokenizer, job.rows);
@@ -63,6 +76,7 @@ Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tok
     DSPARK_ASSIGN_OR_RETURN(const auto there, rows.Next());
     if (!there) return MakeError("{}: holds more samples than the inputs give; use --force", job.out);
   }
+  CacheSummary summary;
   CacheProgress done{rows.rows(), writer.samples(), 0};
   progress(done);
   for (;;) {
@@ -75,6 +89,7 @@ Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tok
     for (const TrainSample& sample : samples) {
       DSPARK_RETURN_IF_ERROR(writer.Append(sample));
       done.tokens += int64_t(sample.ids.size());
+      AddTop(sample, &summary);
     }
     done.rows = rows.rows();
     done.samples = writer.samples();
@@ -86,10 +101,12 @@ Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tok
                      job.rows.min_loss_tokens);
   }
   DSPARK_RETURN_IF_ERROR(writer.Finish());
-  return CacheSummary{.samples = writer.samples(),
-                      .short_rows = rows.short_rows(),
-                      .rejected = rows.rejected().count(),
-                      .first_rejected = rows.rejected().first()};
+  summary.samples = writer.samples();
+  summary.short_rows = rows.short_rows();
+  summary.rejected = rows.rejected().count();
+  summary.first_rejected = rows.rejected().first();
+  if (summary.top_rows > 0) summary.top_mass /= double(summary.top_rows);
+  return summary;
 }
 
 }  // namespace dspark

@@ -25,7 +25,11 @@ struct CacheProgress {
 struct CacheSummary {
   bool was_there = false;  // whole already; nothing was done and nothing else is known
   int64_t samples = 0, short_rows = 0, rejected = 0;
-  std::vector<std::string> first_rejected;
+  std::vector<std::string> first_rejected = {};
+  // Of what this call wrote: rows with a list of likeliest tokens, and how much of the probability at
+  // temperature 1 the lists hold, as a mean over them. 0 without lists.
+  int64_t top_rows = 0;
+  double top_mass = 0;
 };
 
 // Makes the cache or goes on with it: samples that are in it are only rendered again, to find the place.

@@ -69,6 +69,15 @@ class Engine {
   void Cancel(SequenceId id);
   bool Idle() const { return active_.empty() && waiting_.empty(); }
 
+  // What the last step took; nothing where it ran nothing.
+  struct StepCost {
+    int rows = 0;
+    double draft_ms = 0, verify_ms = 0;  // proposing; target pass and accept rule
+  };
+  StepCost last_step() const {
+    return slots_.empty() ? StepCost{} : StepCost{int(batch_tokens_.size()), draft_ms_, verify_ms_};
+  }
+
   // One step. The events stay valid until the next call; empty while only prompts are being read.
   std::span<const TokenEvent> Step();
 

@@ -171,8 +171,25 @@ PositionCalibration SummarizeCalibration(std::span<const PositionCalibration> po
   return mean;
 }
 
+std::vector<bool> CalibratedPositions(std::span<const ConfidenceRound> rounds, int positions,
+                                      int least_rounds) {
+  std::vector<bool> calibrated;
+  for (int k = 0; k < positions; ++k) {
+    int labels = 0, kept = 0, lost = 0;
+    for (const ConfidenceRound& round : rounds) {
+      if (k >= round.verified) continue;
+      ++labels;
+      kept += round.accepted > k;
+      lost += round.accepted == k;
+    }
+    calibrated.push_back(labels >= least_rounds && std::min(kept, lost) >= kLeastOutcomes);
+  }
+  return calibrated;
+}
+
 std::vector<float> FitTemperatures(std::span<const ConfidenceRound> rounds, int positions, int least_rounds) {
   std::vector<float> temperatures(size_t(positions), 1.0f);
+  const std::vector<bool> calibrated = CalibratedPositions(rounds, positions, least_rounds);
   std::vector<double> prefixes(rounds.size(), 1.0);
   std::vector<Candidate> candidates;
   for (size_t k = 0; k < temperatures.size(); ++k) {
@@ -181,10 +198,7 @@ std::vector<float> FitTemperatures(std::span<const ConfidenceRound> rounds, int 
       if (int(k) < rounds[r].verified)
         candidates.push_back({prefixes[r], rounds[r].logits[k], rounds[r].accepted > int(k)});
     }
-    const auto kept = std::ranges::count_if(candidates, &Candidate::accepted);
-    const auto lost = std::ssize(candidates) - kept;
-    if (kept + lost >= least_rounds && std::min(kept, lost) >= kLeastOutcomes)
-      temperatures[k] = float(BestTemperature(candidates));
+    if (calibrated[k]) temperatures[k] = float(BestTemperature(candidates));
     for (size_t r = 0; r < rounds.size(); ++r) {
       if (int(k) < rounds[r].verified) prefixes[r] *= Sigmoid(rounds[r].logits[k] / temperatures[k]);
     }

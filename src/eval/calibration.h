@@ -46,14 +46,19 @@ PositionCalibration SummarizeCalibration(std::span<const PositionCalibration> po
 
 // T is searched for between 1 / kHottest and kHottest.
 inline constexpr float kHottest = 5;
+inline constexpr int kLeastRounds = 50, kLeastOutcomes = 10;
 
 // T_1 … T_positions, one after the other: T_k gives the least ECE of the product up to k, with those before
 // it fixed. Sought on 65 temperatures from 0.2 to 5 (evenly spaced in log T) and then twice on 17 finer ones
-// around the best; of equally good ones the nearest to 1. A position with fewer than `least_rounds`, or in
-// which fewer than kLeastOutcomes of them kept it or lost it, keeps 1: an ECE of so few is noise, and of
-// outcomes that are all alike it asks for the end of the search.
-inline constexpr int kLeastOutcomes = 10;
+// around the best; of equally good ones the nearest to 1. A position that is not among CalibratedPositions
+// keeps 1.
 std::vector<float> FitTemperatures(std::span<const ConfidenceRound> rounds, int positions,
-                                   int least_rounds = 50);
+                                   int least_rounds = kLeastRounds);
+
+// Whether [k] has what it takes: `least_rounds`, and kLeastOutcomes that kept draft k and kLeastOutcomes that
+// kept those before it and lost it. Rounds that were lost before say nothing of T_k; an ECE of few is noise,
+// and of outcomes that are all alike it asks for the end of the search.
+std::vector<bool> CalibratedPositions(std::span<const ConfidenceRound> rounds, int positions,
+                                      int least_rounds = kLeastRounds);
 
 }  // namespace dspark

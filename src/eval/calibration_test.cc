@@ -151,6 +151,22 @@ TEST(FitTemperatures, OutcomesThatAreAlikeKeepOne) {
     EXPECT_NE(FitTemperatures(Alike(2, 100, kept), 1), (std::vector<float>{1})) << kept;
 }
 
+// At position 2 all but a few of the rounds are lost already at position 1, so it is those that it kept and
+// lost itself that count.
+TEST(FitTemperatures, RoundsThatWereLostBeforeDoNotCount) {
+  const auto rounds = [](int lost, int kept) {
+    std::vector<ConfidenceRound> all(200, {.logits = {0, -1}, .verified = 2, .accepted = 0, .committed = 1});
+    for (int r = 0; r < lost + kept; ++r) all[size_t(r)].accepted = r < lost ? 1 : 2;
+    return all;
+  };
+  for (const auto& [lost, kept] : {std::pair(9, 60), {60, 9}, {0, 60}}) {
+    EXPECT_EQ(CalibratedPositions(rounds(lost, kept), 2), (std::vector<bool>{true, false}));
+    EXPECT_EQ(FitTemperatures(rounds(lost, kept), 2)[1], 1);
+  }
+  EXPECT_EQ(CalibratedPositions(rounds(10, 60), 2), (std::vector<bool>{true, true}));
+  EXPECT_NE(FitTemperatures(rounds(10, 60), 2)[1], 1);
+}
+
 // σ(2 / T) = 0.65 at a T that lies a third of the way between two of the 65 steps.
 TEST(FitTemperatures, IsRefinedTwice) {
   const double t = 2 / std::log(0.65 / 0.35);

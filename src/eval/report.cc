@@ -83,7 +83,7 @@ std::vector<Figures> FiguresOfAll(const DrafterResult& drafter) {
 // With a question mark where it may be noise.
 std::string SpeedUp(const Figures& f, double value) {
   if (!std::isfinite(value)) return "–";
-  return fmt::format("{:.2f}×{}", value, EvidenceOf(f.ratios).certain() ? "" : " ?");
+  return fmt::format("{:.2f}×{}", value, MayBeNoise(f) ? " ?" : "");
 }
 
 std::string Quartiles(const Figures& f) {
@@ -160,6 +160,18 @@ std::string DrafterTable(const EvalResults& r) {
   return html + "</tbody></table></div>\n";
 }
 
+// What the question mark means, where there is one.
+std::string NoiseNote(const EvalResults& r) {
+  for (const DrafterResult& drafter : r.drafters) {
+    std::vector<Figures> all = FiguresOfAll(drafter);
+    all.push_back(MeanFigures(all));
+    if (!std::ranges::any_of(all, MayBeNoise)) continue;
+    return " A question mark: may be noise, as a sign test over the groups of prompts cannot tell it from "
+           "equal speed (p ≥ 0.05); more prompts would tell.";
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string RenderReport(const EvalResults& results) {
@@ -178,9 +190,9 @@ std::string RenderReport(const EvalResults& results) {
       SuiteTable(results, &Figures::tau, 2) + "</section>\n";
   html +=
       "<section><h2>Speed</h2>\n<p class=\"caption\">Against plain decoding of the same prompts in the same "
-      "run, lengths by the policy. A question mark: may be noise, as a sign test over the groups of prompts "
-      "cannot tell it from equal speed (p ≥ 0.05); more prompts would tell.</p>\n" +
-      SuiteTable(results, &Figures::speedup, 2) + SpeedTable(results) + "</section>\n";
+      "run, lengths by the policy." +
+      NoiseNote(results) + "</p>\n" + SuiteTable(results, &Figures::speedup, 2) + SpeedTable(results) +
+      "</section>\n";
   html += ConditionalFigure(results) + DepthFigure(results) + BlockFigure(results) +
           ThresholdFigure(results) + ReliabilityFigure(results);
   html +=

@@ -238,6 +238,10 @@ Figures MeanFigures(const std::vector<Figures>& suites) {
   return mean;
 }
 
+bool MayBeNoise(const Figures& figures) {
+  return std::isfinite(figures.speedup) && !EvidenceOf(figures.ratios).certain();
+}
+
 std::vector<SweepPoint> SweepThresholds(const std::vector<ConfidenceRound>& rounds,
                                         const AcceptanceStats& without,
                                         const std::vector<float>& temperatures) {

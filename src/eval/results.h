@@ -90,6 +90,9 @@ struct Figures {
   double plain_tok_per_s = 0, spec_tok_per_s = 0;
   std::vector<double> ratios;  // of speeds, group by group, of all suites
 };
+
+// Whether there is a speed-up that the sign test cannot tell from equal speed.
+bool MayBeNoise(const Figures& figures);
 Figures FiguresOf(const SuiteResult& suite);
 // Unweighted mean over the suites, undefined figures left out (drafters.md §9). A domain's: pass those alone.
 Figures MeanFigures(const std::vector<Figures>& suites);

@@ -26,9 +26,16 @@ std::byte* BlockPool::Take() {
   return block;
 }
 
+void BlockPool::Hold(std::byte* block) {
+  DSPARK_CHECK_LE(1, holders(block));
+  shared_ += ++holders_[Index(block)] == 2;
+}
+
 void BlockPool::Give(std::byte* block) {
   DSPARK_CHECK_LE(1, holders(block));
-  if (--holders_[Index(block)] == 0) free_.push_back(block);
+  const int left = --holders_[Index(block)];
+  shared_ -= left == 1;
+  if (left == 0) free_.push_back(block);
 }
 
 KvTable::KvTable(KvTable&& other) noexcept : pool_(other.pool_), blocks_(std::exchange(other.blocks_, {})) {}

@@ -24,12 +24,13 @@ class BlockPool {
   const KvLayout& layout() const { return layout_; }
   int blocks() const { return blocks_; }
   int free_blocks() const { return int(free_.size()); }
+  int shared_blocks() const { return shared_; }  // of several holders
   // Bytes of address space; pages are backed when first written.
   size_t Bytes() const { return memory_.Bytes(); }
 
-  std::byte* Take();                                         // one holder; null when the pool is empty
-  void Hold(std::byte* block) { ++holders_[Index(block)]; }  // one holder more
-  void Give(std::byte* block);                               // one holder less
+  std::byte* Take();            // one holder; null when the pool is empty
+  void Hold(std::byte* block);  // one holder more
+  void Give(std::byte* block);  // one holder less
   int holders(const std::byte* block) const { return holders_[Index(block)]; }
 
  private:
@@ -39,6 +40,7 @@ class BlockPool {
   int blocks_;
   Buffer<std::byte> memory_;
   std::vector<int32_t> holders_;  // [blocks]
+  int shared_ = 0;
   std::vector<std::byte*> free_;
 };
 

@@ -146,11 +146,6 @@ void PrefixCache::Publish(std::span<const int32_t> tokens, int rows, KvTable* kv
   }
 }
 
-int PrefixCache::idle_blocks() const {
-  return int(
-      std::ranges::count_if(by_use_, [&](const Node* node) { return blocks_.holders(node->block) == 1; }));
-}
-
 bool PrefixCache::MakeRoom(int free) {
   for (auto it = by_use_.end(); blocks_.free_blocks() < free && it != by_use_.begin();) {
     Node* node = *--it;

@@ -25,7 +25,8 @@ class PrefixCache {
  public:
   struct Node;
 
-  // `blocks` outlives the cache, as do the pools of the drafter tables that are published.
+  // `blocks`, which is shared by nobody else, outlives the cache, as do the pools of the drafter tables that
+  // are published.
   explicit PrefixCache(BlockPool& blocks) : blocks_(blocks) {}
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
@@ -54,7 +55,7 @@ class PrefixCache {
   // Gives blocks back until the pool has `free` of them. False when that cannot be.
   bool MakeRoom(int free);
   // Blocks nobody but the cache holds.
-  int idle_blocks() const;
+  int idle_blocks() const { return nodes() - blocks_.shared_blocks(); }
   int nodes() const { return int(by_hash_.size()); }
 
  private:

@@ -179,6 +179,10 @@ TEST(PrefixCache, RandomTextsKeepTheirRows) {
       pools.Publish(text);
       text.Check();
     }
+    int held = 0;
+    for (const auto& text : texts) held = std::max(held, int(text->kv.blocks().size()));
+    ASSERT_LE(held, 24 - pools.target.free_blocks() - pools.cache.idle_blocks());
+    ASSERT_GE(pools.cache.idle_blocks(), 0);
   }
   EXPECT_GT(hits, 200);
   EXPECT_GT(refused, 0);

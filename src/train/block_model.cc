@@ -115,17 +115,20 @@ BlockLoss ComputeBlockLoss(const BlockRun& run, const Weights& weights, const Tr
   const torch::Device device = run.frozen.head.device();
   BlockLoss result;
   std::vector<int64_t> teacher_rows, labels;
+  std::vector<int64_t> places;
   std::vector<float> slot_weights;
   for (int i = 0; i < slots.slots(); ++i) {
     if (!slots.valid[size_t(i)]) continue;
     result.values.slots.push_back(i);
     teacher_rows.push_back(slots.anchors[size_t(i / slots.gamma)] + i % slots.gamma);
     labels.push_back(slots.labels[size_t(i)]);
+    if (run.shares.dpace) places.push_back(i % slots.gamma);
     slot_weights.push_back(slots.weights[size_t(i)] / float(denominator));
   }
   if (result.values.slots.empty()) return result;
   const Tensor valid = torch::tensor(result.values.slots).to(device);
   const Tensor w = torch::tensor(slot_weights).to(device);
+  const Tensor head_w = run.shares.dpace ? torch::full_like(w, 1 / denominator) : w;
   const auto pick = [&](const Tensor& t) { return t.defined() ? t.index_select(0, valid) : t; };
 
   // A copy: the backward pass, which may come when the sample is gone, reads the taps.
@@ -134,13 +137,13 @@ BlockLoss ComputeBlockLoss(const BlockRun& run, const Weights& weights, const Tr
   const BlockHeads heads = ApplyHeads(run, weights, hidden, slots);
   const HeadLossInputs inputs{
       .draft_head = run.draft_head,
-      .teacher_head = run.frozen.head,
-      .teacher = CopyOfRows(sample.last_hidden, length, device),
+      .teacher = TeacherOf(run.frozen, sample),
       .teacher_rows = torch::tensor(teacher_rows),
       .labels = run.frozen.head_row.index_select(0, torch::tensor(labels).to(device)).to(torch::kInt64),
-      .ce_weights = w * run.shares.ce,
-      .l1_weights = w * run.shares.l1,
-      .log_acceptance = run.shares.log_acceptance};
+      .ce_weights = head_w * run.shares.ce,
+      .l1_weights = head_w * run.shares.l1,
+      .log_acceptance = run.shares.log_acceptance,
+      .places = std::move(places)};
   const Tensor w2 = heads.bias.defined() ? Find(weights, "markov_head.markov_w2.weight").leaf : Tensor();
   const HeadLoss loss = ComputeHeadLoss(pick(hidden), pick(heads.bias), w2, inputs);
   result.total = loss.loss;

@@ -11,6 +11,8 @@ namespace dspark {
 struct LossShares {
   double ce = 0.1, l1 = 0.9, confidence = 1.0;
   bool log_acceptance = false;  // LK_alpha in place of l1
+  bool dpace = false;           // of blocks: cross-entropy and distance of a slot weigh what D-PACE gives it,
+                                // and no longer what it weighs in the confidence's loss and the denominator
 };
 
 // Everything a pass reads but the weights.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/check.h"
+#include "train/dpace.h"
 #include "train/loss_rows.h"
 
 namespace dspark {
@@ -13,8 +15,6 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-
-constexpr int64_t kRows = 256;  // slots whose logits are in memory at once
 
 // The distinct teacher rows of some slots, and which of them each slot has.
 struct TeacherRows {
@@ -53,7 +53,7 @@ void LossOfRows(const HeadLossInputs& in, int64_t first, const Tensor& logits, c
   for (size_t i = 0; i < log_sums.size(); ++i)
     log_sums[i] = kernels.log_sum_exp(row_of(teacher, i), teacher.size(1));
   const bool soft = !in.labels.defined();
-  const Tensor labels = soft ? teacher.argmax(1) : in.labels;
+  const Tensor labels = soft ? LikeliestOf(in.teacher, rows.rows, teacher).contiguous() : in.labels;
   for (int64_t i = 0; i < logits.size(0); ++i) {
     const int64_t slot = first + i;
     const int64_t label = labels.data_ptr<int64_t>()[soft ? int64_t(rows.of_slot[size_t(i)]) : slot];
@@ -82,10 +82,11 @@ void LossOfRowsByTorch(const HeadLossInputs& in, int64_t first, Tensor logits, c
   const Tensor log_p = logits.to(torch::kFloat32).log_softmax(-1), p = log_p.exp();
   const Tensor q_all = teacher.to(torch::kFloat32).softmax(-1).index_select(0, of_slot);
   const Tensor q = q_all.narrow(1, 0, vocab), outside = q_all.narrow(1, vocab, q_all.size(1) - vocab).sum(1);
-  const Tensor labels = soft ? q_all.argmax(1) : slots(in.labels),
+  const Tensor labels = soft ? LikeliestOf(in.teacher, rows.rows, teacher).index_select(0, of_slot)
+                             : slots(in.labels),
                known = labels.lt(vocab).to(torch::kFloat32);
   const Tensor row = labels.clamp_max(vocab - 1).unsqueeze(1);
-  const Tensor wanted = soft ? q / q.sum(1, true) : torch::zeros_like(p).scatter_(1, row, 1);
+  const Tensor wanted = soft ? q / q.sum(1, true).clamp_min(1e-30) : torch::zeros_like(p).scatter_(1, row, 1);
   slots(*ce).copy_((wanted * log_p).sum(1).neg().mul(known));
   slots(*l1).copy_((p - q).abs().sum(1).add(outside));
   const Tensor ce_weight = slots(in.ce_weights).mul(known).unsqueeze(1);
@@ -99,13 +100,28 @@ void LossOfRowsByTorch(const HeadLossInputs& in, int64_t first, Tensor logits, c
 void LossOfChunk(const HeadLossInputs& in, int64_t first, const Tensor& logits, Tensor* ce, Tensor* l1) {
   const Tensor slots = in.teacher_rows.narrow(0, first, logits.size(0)).cpu();
   const TeacherRows rows = Distinct(slots.data_ptr<int64_t>(), slots.numel());
-  const Tensor teacher = in.teacher.index_select(0, torch::tensor(rows.rows).to(in.teacher.device()))
-                             .to(logits.scalar_type())
-                             .mm(in.teacher_head.t());
+  const Tensor teacher = LogitsOf(in.teacher, rows.rows, logits.size(1), logits.scalar_type());
   if (!logits.is_cpu() || in.by_torch) return LossOfRowsByTorch(in, first, logits, teacher, rows, ce, l1);
   if (logits.scalar_type() == torch::kFloat32)
     return LossOfRows<float>(in, first, logits, teacher, rows, ce, l1);
   LossOfRows<uint16_t>(in, first, logits, teacher, rows, ce, l1);
+}
+
+// How many slots from `first` on are in memory at once: for D-PACE whole blocks, whose slots weigh each
+// other.
+int64_t RowsOfChunk(const HeadLossInputs& in, int64_t first, int64_t n) {
+  int64_t end = std::min(first + in.chunk, n);
+  while (!in.places.empty() && end < n && in.places[size_t(end)] > 0) ++end;
+  return end - first;
+}
+
+// What D-PACE gives the slots `first` …, [n] on the CPU. ce: theirs.
+Tensor DpaceOfChunk(const HeadLossInputs& in, int64_t first, const Tensor& ce) {
+  const int64_t n = ce.size(0);
+  const Tensor drafted = in.labels.narrow(0, first, n).lt(in.draft_head.size(0));
+  const Tensor p = ce.neg().exp().mul(drafted).cpu();
+  const auto places = in.places.begin() + first;
+  return torch::tensor(DpaceWeights({places, places + n}, {p.data_ptr<float>(), p.data_ptr<float>() + n}));
 }
 
 // Gradients are made as the losses are, while the logits are there, and only scaled in the backward pass.
@@ -116,20 +132,26 @@ struct HeadLossFunction : Function<HeadLossFunction> {
     const torch::ScalarType precision = in.draft_head.scalar_type();
     const Tensor x = torch::cat({hidden, bias}, 1);
     Tensor ce = torch::zeros({n}, hidden.options()), l1 = ce.clone(), dx = torch::empty_like(x);
-    Tensor dw2 = torch::zeros_like(markov_w2);
-    for (int64_t first = 0; first < n; first += kRows) {
-      const int64_t rows = std::min(kRows, n - first);
-      const Tensor x_rows = x.narrow(0, first, rows).to(precision);
-      const Tensor logits = x_rows.mm(in.draft_head.t());
+    Tensor dw2 = torch::zeros_like(markov_w2), weight = torch::ones_like(ce);
+    for (int64_t first = 0, rows = 0; first < n; first += rows) {
+      rows = RowsOfChunk(in, first, n);
+      Tensor x_rows = x.narrow(0, first, rows);
+      const Tensor logits = x_rows.to(precision).mm(in.draft_head.t());
       LossOfChunk(in, first, logits, &ce, &l1);
-      dx.narrow(0, first, rows).copy_(logits.mm(in.draft_head));
-      if (dw2.numel() > 0) dw2.add_(logits.t().mm(x_rows.narrow(1, d, x.size(1) - d)));
+      const Tensor dx_rows = dx.narrow(0, first, rows).copy_(logits.mm(in.draft_head));
+      if (!in.places.empty()) {
+        const Tensor w =
+            weight.narrow(0, first, rows).copy_(DpaceOfChunk(in, first, ce.narrow(0, first, rows)));
+        dx_rows.mul_(w.unsqueeze(1));
+        x_rows = x_rows * w.unsqueeze(1);
+      }
+      if (dw2.numel() > 0) dw2.add_(logits.t().mm(x_rows.narrow(1, d, x.size(1) - d).to(precision)));
     }
     context->save_for_backward({dx, dw2});
     context->saved_data["width"] = d;
     const Tensor distance =
         in.log_acceptance ? l1.mul(-0.5).add_(1).clamp_min_(kLeastAcceptance).log_().neg_() : l1;
-    const Tensor loss = ce.mul(in.ce_weights).add_(distance.mul(in.l1_weights)).sum();
+    const Tensor loss = ce.mul(in.ce_weights).add_(distance.mul(in.l1_weights)).mul_(weight).sum();
     context->mark_non_differentiable({ce, l1});
     return {loss, ce, l1};
   }
@@ -146,6 +168,7 @@ struct HeadLossFunction : Function<HeadLossFunction> {
 
 HeadLoss ComputeHeadLoss(const Tensor& hidden, const Tensor& bias, const Tensor& markov_w2,
                          const HeadLossInputs& inputs) {
+  DSPARK_CHECK(inputs.places.empty() || inputs.labels.defined());
   const bool markov = bias.defined();
   const Tensor none = torch::empty({hidden.size(0), 0}, hidden.options());
   const variable_list out =

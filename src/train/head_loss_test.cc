@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <torch/autograd.h>
 
+#include <cmath>
+
 namespace dspark::test {
 namespace {
 
@@ -11,8 +13,8 @@ struct Inputs {
   Inputs() {
     torch::manual_seed(1);
     in.draft_head = torch::randn({40, 12});
-    in.teacher_head = torch::randn({57, 8});
-    in.teacher = torch::randn({50, 8}) * 0.5;
+    in.teacher.head = torch::randn({57, 8});
+    in.teacher.hidden = torch::randn({50, 8}) * 0.5;
     in.teacher_rows = torch::randint(50, {300}, torch::kInt64);
     in.labels = torch::randint(57, {300}, torch::kInt64);
     in.ce_weights = torch::rand({300});
@@ -69,8 +71,9 @@ TEST(HeadLoss, IsWhatAutogradMakesOfTheFormula) {
     const torch::Tensor logits = torch::cat({hidden, inputs.bias}, 1).mm(inputs.in.draft_head.t());
     const torch::Tensor log_p = logits.log_softmax(-1);
     const torch::Tensor p = torch::constant_pad_nd(log_p.exp(), {0, 17});
-    const torch::Tensor q =
-        inputs.in.teacher.index_select(0, inputs.in.teacher_rows).mm(inputs.in.teacher_head.t()).softmax(-1);
+    const torch::Tensor q = inputs.in.teacher.hidden.index_select(0, inputs.in.teacher_rows)
+                                .mm(inputs.in.teacher.head.t())
+                                .softmax(-1);
     const torch::Tensor l1 = (p - q).abs().sum(1), known = inputs.in.labels.lt(40);
     const torch::Tensor label = inputs.in.labels.clamp_max(39).unsqueeze(1);
     const torch::Tensor ce = log_p.gather(1, label).squeeze(1).neg() * known;
@@ -79,6 +82,31 @@ TEST(HeadLoss, IsWhatAutogradMakesOfTheFormula) {
     loss.backward();
     EXPECT_LT(Distance(ours.loss.loss, loss), 1e-5);
     EXPECT_LT(Distance(ours.gradients[0], hidden.grad()), 1e-5);
+  }
+}
+
+// Where a slot's acceptance is below the bound, its loss is that of the bound and its slope the bound's, in
+// loss and gradient alike.
+TEST(HeadLoss, HopelessSlotsStopAtTheBound) {
+  Inputs inputs;
+  HeadLossInputs& in = inputs.in;
+  in.log_acceptance = true;
+  in.draft_head = torch::cat({in.teacher.head.narrow(0, 0, 40), torch::zeros({40, 4})}, 1).contiguous();
+  in.teacher.hidden = in.teacher.hidden * 5;
+  inputs.hidden = -in.teacher.hidden.index_select(0, in.teacher_rows);  // the target's least likely tokens
+  in.ce_weights = torch::zeros({300});
+  const torch::Tensor acceptance = 1 - LossOf(inputs).loss.l1 / 2;
+  const torch::Tensor hopeless = acceptance.gt(1e-5) * acceptance.lt(1e-3);
+  ASSERT_GT(hopeless.sum().item<int64_t>(), 50);
+  in.l1_weights = in.l1_weights * hopeless;
+  for (const bool by_torch : {false, true}) {
+    in.by_torch = by_torch;
+    in.log_acceptance = true;
+    const Outcome bounded = LossOf(inputs);
+    in.log_acceptance = false;
+    const Outcome distance = LossOf(inputs);
+    EXPECT_LT(Distance(bounded.loss.loss, in.l1_weights.sum() * -std::log(1e-3)), 1e-5);
+    EXPECT_LT(Distance(bounded.gradients[0], distance.gradients[0] * (0.5 / 1e-3)), 1e-2);
   }
 }
 

@@ -12,9 +12,9 @@ constexpr int64_t kSlots = 6, kWidth = 8, kVocab = 10, kDrafted = 6, kRank = 3;
 
 // The same with torch's own operations and everything in memory.
 Tensor LossByTorch(const Tensor& hidden, const Tensor& bias, const Tensor& w2, const HeadLossInputs& in) {
-  const Tensor logits = hidden.mm(in.teacher_head.narrow(0, 0, kDrafted).t()) + bias.mm(w2.t());
+  const Tensor logits = hidden.mm(in.teacher.head.narrow(0, 0, kDrafted).t()) + bias.mm(w2.t());
   const Tensor log_p = logits.log_softmax(-1);
-  const Tensor q = in.teacher.index_select(0, in.teacher_rows).mm(in.teacher_head.t()).softmax(-1);
+  const Tensor q = in.teacher.hidden.index_select(0, in.teacher_rows).mm(in.teacher.head.t()).softmax(-1);
   // A label without a row has no cross-entropy; what the teacher gives to such ids is all distance.
   const Tensor known = in.labels.lt(kDrafted).to(torch::kFloat32);
   const Tensor ce = -log_p.gather(1, in.labels.clamp_max(kDrafted - 1).unsqueeze(1)).squeeze(1) * known;
@@ -31,8 +31,7 @@ TEST(HeadLoss, IdsWithoutARow) {
   const Tensor w2 = torch::randn({kDrafted, kRank}).requires_grad_();
   HeadLossInputs in{
       .draft_head = torch::cat({teacher_head.narrow(0, 0, kDrafted), w2.detach()}, 1).contiguous(),
-      .teacher_head = teacher_head,
-      .teacher = torch::randn({4, kWidth}),
+      .teacher = {.head = teacher_head, .hidden = torch::randn({4, kWidth}), .top_rows = {}, .top_log_p = {}},
       .teacher_rows = torch::tensor(std::vector<int64_t>{0, 1, 1, 2, 3, 3}),
       .labels = torch::tensor(std::vector<int64_t>{0, 6, 5, 9, 2, 7}),
       .ce_weights = torch::rand({kSlots}) + 0.5,

@@ -152,6 +152,7 @@ Result<int> Train(TrainConfig config, ProcessGroup& group) {
   if (group.first()) {
     DSPARK_ASSIGN_OR_RETURN(desk, Desk::Open(config, *trainer));
     fmt::print(stderr, "{}\n", TrainConfigJson(config).dump(2));
+    fmt::print(stderr, "teacher: {}\n", TeacherText(data->source().shape()));
     fmt::print(stderr, "{} samples, {} steps{}{}\n", data->source().size(), trainer->total_steps(),
                group.world() > 1 ? fmt::format(", {} processes", group.world()) : "",
                resumed ? fmt::format(", going on after {}", trainer->step()) : "");

@@ -44,6 +44,11 @@ Error NoSamples(const TrainConfig& config, const TrainRows& rows) {
 
 }  // namespace
 
+std::string TeacherText(const SampleShape& shape) {
+  if (shape.teacher_top == 0) return "the target's whole distribution";
+  return fmt::format("the target's {} likeliest tokens", shape.teacher_top);
+}
+
 Result<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainConfig& config, const ModelFiles& files,
                                                          const std::vector<int>& taps) {
   auto data = std::make_unique<TrainingData>();

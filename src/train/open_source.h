@@ -33,4 +33,7 @@ class TrainingData {
   std::vector<std::string> messages_;
 };
 
+// What samples of this shape teach with, for people.
+std::string TeacherText(const SampleShape& shape);
+
 }  // namespace dspark

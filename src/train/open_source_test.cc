@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <filesystem>
 
 #include "data/write_cache.h"
 #include "temp_dir.h"
@@ -39,18 +39,19 @@ class OpenSource : public testing::Test {
   }
   Result<std::unique_ptr<TrainingData>> Open() { return TrainingData::Open(config_, target_, config_.taps); }
   // The rows as a cache that says it is for `name`.
-  std::string WriteTheCache(CacheForm form, const std::string& name) {
+  std::string WriteTheCache(CacheForm form, const std::string& name, int top = 0) {
     ThreadPool pool(1);
-    const auto target = LoadTarget(target_, pool, {.max_context = 128, .max_taps = 4}).value();
+    const auto target =
+        LoadTarget(target_, pool, {.max_rows = 64, .max_context = 128, .max_taps = 4}).value();
     BlockPool blocks(target->kv_layout(), Teacher::BlocksFor(*target, 128));
-    Teacher teacher(*target, blocks, config_.taps);
+    Teacher teacher(*target, blocks, config_.taps, top);
     CacheJob job{.inputs = config_.data,
-                 .out = dir_.path() + "/cache" + std::to_string(int(form)),
+                 .out = fmt::format("{}/cache{}_{}", dir_.path(), int(form), top),
                  .rows = {.format = ChooseTrainTemplate("model", "", target_.chat_template).value(),
                           .max_length = 128},
                  .settings = {}};
     job.settings.manifest.form = form;
-    job.settings.manifest.shape = {config_.taps, target_.config.d_model, target_.config.vocab, name};
+    job.settings.manifest.shape = {config_.taps, target_.config.d_model, target_.config.vocab, name, top};
     EXPECT_TRUE(WriteCache(job, teacher, *target_.tokenizer, [](const CacheProgress&) {}).ok());
     return job.out;
   }
@@ -70,6 +71,44 @@ TEST_F(OpenSource, TrainsFromCachesOfBothForms) {
     ASSERT_TRUE(trainer.ok()) << trainer.error().text;
     EXPECT_GT((*trainer)->Step().value().anchors, 10);
   }
+}
+
+// A step with all tokens listed is the step with the last hidden states, but for what 16 bits lose of either.
+TEST_F(OpenSource, ListsOfAllTokensTrainAsHiddenStates) {
+  const auto step = [&](int top) {
+    TrainConfig config = config_;
+    config.data = {WriteTheCache(CacheForm::kCompact, config_.target, top)};
+    config.precision = "f32";
+    const auto data = TrainingData::Open(config, target_, config_.taps).value();
+    EXPECT_EQ(
+        TeacherText(data->source().shape()),
+        top == 0 ? "the target's whole distribution" : fmt::format("the target's {} likeliest tokens", top));
+    return Trainer::Make(config, target_, data->source()).value()->Step().value();
+  };
+  const StepReport hidden = step(0), all = step(target_.config.vocab), few = step(1);
+  EXPECT_NEAR(all.loss, hidden.loss, 2e-3);
+  EXPECT_NEAR(all.metrics.Tau(), hidden.metrics.Tau(), 2e-3);
+  EXPECT_GT(few.metrics.L1(), hidden.metrics.L1() + 1e-3);
+}
+
+TEST_F(OpenSource, GoesOnWithTheSameTeacherOnly) {
+  TrainConfig config = config_;
+  const auto resume = [&](int top) {
+    config.data = {WriteTheCache(CacheForm::kCompact, config_.target, top)};
+    std::filesystem::rename(config.data[0], dir_.path() + "/cache");
+    config.data = {dir_.path() + "/cache"};
+    const auto data = TrainingData::Open(config, target_, config_.taps).value();
+    const auto trainer = Trainer::Make(config, target_, data->source()).value();
+    const auto resumed = trainer->Resume(dir_.path() + "/out");
+    const std::string error = resumed.ok() ? "" : resumed.error().text;
+    EXPECT_TRUE(!resumed.ok() || (trainer->Step().ok() && trainer->Save(dir_.path() + "/out").ok()));
+    std::filesystem::remove_all(dir_.path() + "/cache");
+    return error;
+  };
+  config.epochs = 3;
+  EXPECT_EQ(resume(4), "");
+  EXPECT_EQ(resume(4), "");
+  EXPECT_NE(resume(5).find("teacher_top_k"), std::string::npos);
 }
 
 TEST_F(OpenSource, RefusesTheCacheOfAnotherTarget) {

@@ -175,8 +175,7 @@ SequentialLoss ComputeSequentialLoss(const SequentialRun& run, const Weights& we
   const Tensor hidden = HeadInput(run, weights, states.index_select(0, torch::tensor(of_states).to(device)));
   const Tensor w = torch::tensor(draft_weights).to(device);
   HeadLossInputs inputs{.draft_head = run.draft_head,
-                        .teacher_head = run.frozen.head,
-                        .teacher = CopyOfRows(sample.last_hidden, length, device),
+                        .teacher = TeacherOf(run.frozen, sample),
                         .teacher_rows = torch::tensor(teacher_rows),
                         .labels = {},
                         .ce_weights = w * run.shares.ce,

@@ -20,7 +20,8 @@ using Json = nlohmann::ordered_json;
 bool DoesNothing(const std::string& kind, std::string_view key) {
   constexpr std::string_view kSteps[] = {"ttt_steps", "ttt_decay"};
   constexpr std::string_view kHeads[] = {"markov", "markov_rank", "confidence", "confidence_share"};
-  constexpr std::string_view kBlocks[] = {"layers", "block_size", "mask_token", "anchors", "decay"};
+  constexpr std::string_view kBlocks[] = {"layers",  "block_size", "mask_token",
+                                          "anchors", "decay",      "slot_weights"};
   const bool blocks = kind == "dspark" || kind == "dflash";
   return (blocks && std::ranges::count(kSteps, key)) ||
          (kind != "dspark" && std::ranges::count(kHeads, key)) ||
@@ -162,6 +163,14 @@ Result<TrainConfig> ParseTrainConfig(const nlohmann::json& json, const std::stri
   }
   if (config.batch % config.group != 0) {
     return MakeError("{}: batch {} is no multiple of group {}", path, config.batch, config.group);
+  }
+  if (config.loss != "l1" && config.l1_share == 0) {
+    return MakeError("{}: loss {} does nothing with l1_share 0; leave it out or give l1_share", path,
+                     config.loss);
+  }
+  if (config.slot_weights != "fixed" && config.ce_share == 0 && config.l1_share == 0) {
+    return MakeError("{}: slot_weights {} does nothing with ce_share 0 and l1_share 0; leave it out", path,
+                     config.slot_weights);
   }
   return config;
 }

@@ -34,8 +34,11 @@ struct TrainConfig {
   int anchors = 512;        // of a sample at most
   double decay = 4;         // slot j weighs exp(-j / decay)
   std::string loss = "l1";  // what l1_share weighs: l1, or lk, minus the logarithm of the acceptance
-  int ttt_steps = 7;        // Eagle3, MTP: drafts in a row that are trained, and made in a round at most
-  double ttt_decay = 0.8;   // draft k of them weighs ttt_decay^k
+  // Of a block's slots in that and in the cross-entropy: fixed, exp(-j / decay), or dpace, by the drafter's
+  // own probabilities (dpace.h); the confidence and the denominators keep the fixed ones.
+  std::string slot_weights = "fixed";
+  int ttt_steps = 7;       // Eagle3, MTP: drafts in a row that are trained, and made in a round at most
+  double ttt_decay = 0.8;  // draft k of them weighs ttt_decay^k
   double ce_share = 0.1, l1_share = 0.9, confidence_share = 1;
   int batch = 32;  // samples of an optimizer step
   int group = 8;   // samples whose losses are divided together

@@ -25,6 +25,7 @@ void ForEachKey(Config& c, Keys& keys) {
   keys.Key("anchors", c.anchors, 1, 65536);
   keys.Key("decay", c.decay, 1e-3, kMany);
   keys.Choice("loss", c.loss, {"l1", "lk"});
+  keys.Choice("slot_weights", c.slot_weights, {"fixed", "dpace"});
   keys.Key("ttt_steps", c.ttt_steps, 1, 64);
   keys.Key("ttt_decay", c.ttt_decay, 1e-3, 1);
   keys.Key("ce_share", c.ce_share, 0, 1000);

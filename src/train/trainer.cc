@@ -32,7 +32,8 @@ nlohmann::ordered_json TrainingKeys(const TrainConfig& config) {
 std::unique_ptr<TrainableDrafter> MakeTrainable(const TrainConfig& config, const DrafterConfig& drafter,
                                                 const FrozenWeights& frozen, const Parameters& parameters,
                                                 torch::ScalarType precision) {
-  const LossShares shares{config.ce_share, config.l1_share, config.confidence_share, config.loss == "lk"};
+  const LossShares shares{config.ce_share, config.l1_share, config.confidence_share, config.loss == "lk",
+                          config.slot_weights == "dpace"};
   if (drafter.kind != DrafterKind::kBlock) {
     return MakeSequentialTrainable({.config = drafter,
                                     .frozen = frozen,
@@ -91,6 +92,7 @@ struct Trainer::State {
     json["samples"] = source.size();
     json["data_sha256"] = data_digest;
     json["draft_ids"] = drafter.draft_to_target;
+    json["teacher_top_k"] = source.shape().teacher_top;
     return json;
   }
 
@@ -259,6 +261,10 @@ Result<bool> Trainer::State::ReadCheckpoint(const std::string& dir) {
           "{}/step_latest: was trained with another {}; give the same configuration or another out", dir,
           key);
     }
+  }
+  if (stored.value("teacher_top_k", nlohmann::json(0)) != ours["teacher_top_k"]) {
+    return MakeError("{}/step_latest: was trained with another teacher_top_k of the cache; give another out",
+                     dir);
   }
   if (differs("data_sha256") || differs("draft_ids") ||
       !stored.value("step", nlohmann::json()).is_number_integer()) {

@@ -1,6 +1,8 @@
 // What a step makes of its samples: which anchors, which denominators, which vocabulary.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "fixed_source.h"
 #include "load/drafter_files.h"
 #include "temp_dir.h"
@@ -145,6 +147,20 @@ TEST_F(TrainerRecipe, NamesSettingsThatTheTargetDoesNotHave) {
   EXPECT_TRUE(DrafterFor(config_, target_.config).ok());
   config_.mask_token = target_.config.vocab;
   expect("mask_token");
+}
+
+// An untrained drafter gives every token next to nothing: of four slots the first then weighs 15/16, the
+// others 7/16, 3/16 and 1/16, over the denominators of exp(-j / 4).
+TEST_F(TrainerRecipe, DpaceWeighsCrossEntropyByWhatIsReached) {
+  source_.AddCounting(60, 3);
+  config_.ce_share = 1;
+  config_.l1_share = config_.confidence_share = 0;
+  const StepReport fixed = FirstStep(1, 1);
+  config_.slot_weights = "dpace";
+  const StepReport dpace = FirstStep(1, 1);
+  EXPECT_EQ(dpace.metrics.Ce(), fixed.metrics.Ce());
+  EXPECT_NEAR(dpace.loss / fixed.loss, 26.0 / 16 / (1 + std::exp(-0.25) + std::exp(-0.5) + std::exp(-0.75)),
+              0.02);
 }
 
 }  // namespace

@@ -409,7 +409,11 @@ TEST(TrainConfig, NamesTheKeyThatIsWrong) {
       {R"({"ttt_steps": 3})", "ttt_steps does nothing for kind dspark"},
       {R"({"kind": "dflash", "markov": "rnn"})", "markov does nothing for kind dflash"},
       {R"({"kind": "eagle3", "layers": 2})", "layers does nothing for kind eagle3"},
-      {R"({"kind": "mtp", "taps": [1]})", "taps does nothing for kind mtp"}};
+      {R"({"kind": "mtp", "taps": [1]})", "taps does nothing for kind mtp"},
+      {R"({"kind": "eagle3", "slot_weights": "dpace"})", "slot_weights does nothing for kind eagle3"},
+      {R"({"slot_weights": "best"})", "one of fixed, dpace"},
+      {R"({"slot_weights": "dpace", "ce_share": 0, "l1_share": 0})", "slot_weights dpace does nothing"},
+      {R"({"kind": "dflash", "loss": "lk"})", "loss lk does nothing with l1_share 0"}};
   for (const auto& [text, what] : kWrong) {
     const auto read = ParseTrainConfig(nlohmann::json::parse(text), "x.json");
     ASSERT_FALSE(read.ok()) << text;

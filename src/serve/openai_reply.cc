@@ -1,0 +1,218 @@
+#include "serve/openai_reply.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "load/utf8.h"
+
+namespace dspark {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string Dump(const ordered_json& value) {
+  return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+// JSON has no infinity; OpenAI's floor for tokens that cannot come is the same.
+double Finite(float logprob) { return std::isfinite(logprob) ? double(logprob) : -9999.0; }
+
+std::string_view BytesOf(const Tokenizer* tokenizer, int32_t token) {
+  return tokenizer ? tokenizer->TokenBytes(token) : std::string_view();
+}
+
+// A token inside a character has no text of its own; two of these must not look alike.
+std::string Name(const Tokenizer* tokenizer, int32_t token) {
+  const std::string_view bytes = BytesOf(tokenizer, token);
+  if (IsValidUtf8(bytes)) return std::string(bytes);
+  std::string name = "bytes:";
+  for (const char c : bytes) name += fmt::format("\\x{:02x}", uint8_t(c));
+  return name;
+}
+
+ordered_json ChatLogprob(const Tokenizer* tokenizer, const TokenLogprob& logprob) {
+  const std::string_view bytes = BytesOf(tokenizer, logprob.token);
+  ordered_json list = ordered_json::array();
+  for (const char c : bytes) list.push_back(uint8_t(c));
+  return {
+      {"token", ReplaceInvalidUtf8(bytes)}, {"logprob", Finite(logprob.logprob)}, {"bytes", std::move(list)}};
+}
+
+ordered_json ChatLogprobs(const Tokenizer* tokenizer, std::span<const TokenEvent> events) {
+  ordered_json content = ordered_json::array();
+  for (const TokenEvent& event : events) {
+    if (!CountsForLogprobs(tokenizer, event)) continue;
+    ordered_json token = ChatLogprob(tokenizer, event.logprob);
+    token["top_logprobs"] = ordered_json::array();
+    for (const TokenLogprob& best : event.top) token["top_logprobs"].push_back(ChatLogprob(tokenizer, best));
+    content.push_back(std::move(token));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+// `offset`: characters of the reply before the first token; behind the last one on return.
+ordered_json CompletionLogprobs(const Tokenizer* tokenizer, std::span<const TokenEvent> events,
+                                size_t* offset) {
+  ordered_json json{{"tokens", ordered_json::array()},
+                    {"token_logprobs", ordered_json::array()},
+                    {"top_logprobs", ordered_json::array()},
+                    {"text_offset", ordered_json::array()}};
+  for (const TokenEvent& event : events) {
+    if (!CountsForLogprobs(tokenizer, event)) continue;
+    json["tokens"].push_back(Name(tokenizer, event.token));
+    json["token_logprobs"].push_back(Finite(event.logprob.logprob));
+    ordered_json top = ordered_json::object();
+    for (const TokenLogprob& best : event.top) top[Name(tokenizer, best.token)] = Finite(best.logprob);
+    json["top_logprobs"].push_back(std::move(top));
+    json["text_offset"].push_back(*offset);
+    *offset += BytesOf(tokenizer, event.token).size();
+  }
+  return json;
+}
+
+ordered_json Logprobs(const ReplyHeader& header, std::span<const TokenEvent> events, size_t* offset) {
+  if (!header.logprobs) return nullptr;
+  return header.endpoint == Endpoint::kChat ? ChatLogprobs(header.tokenizer, events)
+                                            : CompletionLogprobs(header.tokenizer, events, offset);
+}
+
+ordered_json Timings(const SequenceStats& s) {
+  const int decoded = s.completion_tokens - 1;  // the first token belongs to the prompt's time
+  return {{"prompt_tokens", s.prompt_tokens},
+          {"cached_tokens", s.cached_tokens},
+          {"prompt_ms", s.prompt_ms},
+          {"completion_tokens", s.completion_tokens},
+          {"decode_ms", s.decode_ms},
+          {"decode_tok_per_s", s.decode_ms > 0 ? decoded * 1000.0 / s.decode_ms : 0.0},
+          {"rounds", s.rounds},
+          {"drafted", s.drafted},
+          {"accepted", s.accepted},
+          {"tau", s.Tau()},
+          {"accepted_at", s.accepted_at},
+          {"verified_at", s.verified_at},
+          {"draft_ms", s.draft_ms},
+          {"verify_ms", s.verify_ms}};
+}
+
+// The choices of one prompt share it: `n` of them count it once, as OpenAI does.
+ordered_json Usage(std::span<const ReplyChoice> choices, int n) {
+  int prompt = 0, cached = 0, completion = 0;
+  for (size_t i = 0; i < choices.size(); ++i) {
+    if (!choices[i].stats) continue;
+    if (int(i) % n == 0) prompt += choices[i].stats->prompt_tokens;
+    if (int(i) % n == 0) cached += choices[i].stats->cached_tokens;
+    completion += choices[i].stats->completion_tokens;
+  }
+  return {{"prompt_tokens", prompt},
+          {"completion_tokens", completion},
+          {"total_tokens", prompt + completion},
+          {"prompt_tokens_details", {{"cached_tokens", cached}}}};
+}
+
+const char* ObjectName(Endpoint endpoint, bool chunk) {
+  if (endpoint == Endpoint::kCompletions) return "text_completion";
+  return chunk ? "chat.completion.chunk" : "chat.completion";
+}
+
+void Data(std::string_view json, std::string* out) { out->append("data: ").append(json).append("\n\n"); }
+
+}  // namespace
+
+void ReplyChoice::Add(TokenEvent event, bool keep_token) {
+  text += event.text;
+  if (event.finish != FinishReason::kNone) finish = event.finish, error = event.error, stats = event.stats;
+  if (keep_token && event.token >= 0) tokens.push_back(std::move(event));
+}
+
+bool CountsForLogprobs(const Tokenizer* tokenizer, const TokenEvent& event) {
+  if (event.token < 0) return false;
+  return event.finish != FinishReason::kStop || !tokenizer || !tokenizer->IsSpecial(event.token);
+}
+
+std::string ErrorBody(const ApiError& error) {
+  const auto text = [](const std::string& value) {
+    return value.empty() ? ordered_json() : ordered_json(value);
+  };
+  return Dump({{"error",
+                {{"message", error.message},
+                 {"type", error.type},
+                 {"param", text(error.param)},
+                 {"code", text(error.code)}}}});
+}
+
+std::string ReplyBody(const ReplyHeader& header, std::span<const ReplyChoice> choices) {
+  const bool chat = header.endpoint == Endpoint::kChat;
+  ordered_json list = ordered_json::array();
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const ReplyChoice& choice = choices[i];
+    ordered_json json{{"index", i}};
+    if (chat) {
+      json["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+    } else {
+      json["text"] = choice.text;
+    }
+    size_t offset = 0;
+    json["logprobs"] = Logprobs(header, choice.tokens, &offset);
+    json["finish_reason"] = FinishReasonName(choice.finish);
+    json["timings"] = Timings(*choice.stats);
+    list.push_back(std::move(json));
+  }
+  return Dump({{"id", header.id},
+               {"object", ObjectName(header.endpoint, false)},
+               {"created", header.created},
+               {"model", header.model},
+               {"choices", std::move(list)},
+               {"usage", Usage(choices, header.n)}});
+}
+
+// Chunks are put together as text: this runs for every token of every stream.
+ReplyChunks::ReplyChunks(ReplyHeader header)
+    : prefix_(fmt::format("data: {{\"id\":{},\"object\":\"{}\",\"created\":{},\"model\":{},", Dump(header.id),
+                          ObjectName(header.endpoint, true), header.created, Dump(header.model))),
+      usage_(header.include_usage ? "\"usage\":null," : ""),
+      header_(std::move(header)) {}
+
+void ReplyChunks::Begin(int choice, std::string* out) const {
+  if (header_.endpoint != Endpoint::kChat) return;
+  fmt::format_to(std::back_inserter(*out),
+                 "{}{}\"choices\":[{{\"index\":{},\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},"
+                 "\"logprobs\":null,\"finish_reason\":null}}]}}\n\n",
+                 prefix_, usage_, choice);
+}
+
+void ReplyChunks::Token(int choice, const TokenEvent& event, std::string* out) {
+  if (event.text.empty() && !(header_.logprobs && CountsForLogprobs(header_.tokenizer, event))) return;
+  offsets_.resize(std::max(offsets_.size(), size_t(choice) + 1));
+  const bool chat = header_.endpoint == Endpoint::kChat;
+  const std::string text = Dump(event.text);
+  fmt::format_to(std::back_inserter(*out),
+                 "{}{}\"choices\":[{{\"index\":{},{}{}{},\"logprobs\":{},\"finish_reason\":null,"
+                 "\"drafted\":{}}}]}}\n\n",
+                 prefix_, usage_, choice, chat ? "\"delta\":{\"content\":" : "\"text\":", text,
+                 chat ? "}" : "",
+                 header_.logprobs ? Dump(Logprobs(header_, {&event, 1}, &offsets_[size_t(choice)])) : "null",
+                 event.drafted);
+}
+
+void ReplyChunks::Finish(int choice, const TokenEvent& last, std::string* out) const {
+  fmt::format_to(std::back_inserter(*out),
+                 "{}{}\"choices\":[{{\"index\":{},{},\"logprobs\":null,\"finish_reason\":\"{}\","
+                 "\"timings\":{}}}]}}\n\n",
+                 prefix_, usage_, choice,
+                 header_.endpoint == Endpoint::kChat ? "\"delta\":{}" : "\"text\":\"\"",
+                 FinishReasonName(last.finish), Dump(Timings(*last.stats)));
+}
+
+void ReplyChunks::End(std::span<const ReplyChoice> choices, std::string* out) const {
+  if (header_.include_usage) {
+    fmt::format_to(std::back_inserter(*out), "{}\"choices\":[],\"usage\":{}}}\n\n", prefix_,
+                   Dump(Usage(choices, header_.n)));
+  }
+  Data("[DONE]", out);
+}
+
+void ReplyChunks::Failed(const ApiError& error, std::string* out) { Data(ErrorBody(error), out); }
+
+}  // namespace dspark

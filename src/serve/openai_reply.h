@@ -1,0 +1,74 @@
+// Replies of OpenAI's two endpoints, whole and in chunks, as JSON text. Pure functions of what they are
+// given.
+//
+// Beside OpenAI's fields every choice that has ended carries `timings` (docs/api.md), and every streamed
+// choice says whether its token was drafted.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "load/tokenizer.h"
+#include "serve/openai_request.h"
+#include "serve/reply_stream.h"
+
+namespace dspark {
+
+// What all parts of one reply have in common.
+struct ReplyHeader {
+  Endpoint endpoint = Endpoint::kChat;
+  std::string id;       // "chatcmpl-…" or "cmpl-…"
+  int64_t created = 0;  // Unix time, seconds
+  std::string model;
+  const Tokenizer* tokenizer = nullptr;  // null: tokens of logprobs have no text
+  int n = 1;                             // choices of each prompt
+  bool logprobs = false;
+  bool include_usage = false;
+};
+
+// One sequence of a call, as far as it has come.
+struct ReplyChoice {
+  std::string text;
+  std::vector<TokenEvent> tokens;  // where log-probabilities are asked for
+  FinishReason finish = FinishReason::kNone;
+  std::string error;
+  std::shared_ptr<const SequenceStats> stats;  // once it has ended
+
+  void Add(TokenEvent event, bool keep_token);
+};
+
+// An end token stands for no text: OpenAI's logprobs leave it out.
+bool CountsForLogprobs(const Tokenizer* tokenizer, const TokenEvent& event);
+
+// {"error": {message, type, param, code}}.
+std::string ErrorBody(const ApiError& error);
+
+// The whole reply. All choices have ended.
+std::string ReplyBody(const ReplyHeader& header, std::span<const ReplyChoice> choices);
+
+// Server-sent events, each "data: {…}\n\n".
+class ReplyChunks {
+ public:
+  explicit ReplyChunks(ReplyHeader header);
+
+  // Of a chat's choice, before all else.
+  void Begin(int choice, std::string* out) const;
+  // Nothing for a token that completes no text, unless log-probabilities are asked for.
+  void Token(int choice, const TokenEvent& event, std::string* out);
+  // finish_reason and timings.
+  void Finish(int choice, const TokenEvent& last, std::string* out) const;
+  // After all choices: usage where asked for, then [DONE].
+  void End(std::span<const ReplyChoice> choices, std::string* out) const;
+
+  static void Failed(const ApiError& error, std::string* out);
+
+ private:
+  std::string prefix_;  // of every chunk, up to its choices
+  std::string usage_;   // of every chunk: "usage" where it is asked for
+  ReplyHeader header_;
+  std::vector<size_t> offsets_;  // of completions' logprobs: text sent so far, by choice
+};
+
+}  // namespace dspark
