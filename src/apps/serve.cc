@@ -9,10 +9,11 @@
 #include <filesystem>
 #include <fstream>
 
+#include "api/memory_plan.h"
+#include "api/session.h"
 #include "apps/commands.h"
-#include "apps/memory_plan.h"
 #include "apps/output.h"
-#include "apps/session.h"
+#include "apps/session_flags.h"
 #include "serve/http_server.h"
 
 namespace dspark {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "apps/session.h"
+#include "api/session.h"
 #include "data/live_source.h"
 
 namespace dspark {
