@@ -25,7 +25,8 @@ ARROWS = {
     "data": ["load", "model"],
     "train": ["draft", "data"],
     "eval": ["engine", "data"],
-    "apps": ["serve", "train", "eval"],
+    "api": ["engine"],
+    "apps": ["serve", "train", "eval", "api"],
 }
 SOURCES = {".h", ".cc", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)

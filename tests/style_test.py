@@ -10,10 +10,10 @@ import re
 import sys
 import tempfile
 
-FOLDERS = ["src", "tests", "fuzz", "bench", "tools", "cmake", "docs", "examples", ".ci"]
+FOLDERS = ["include", "src", "tests", "fuzz", "bench", "tools", "cmake", "docs", "examples", ".ci"]
 ROOT_FILES = ["README.md", "CMakeLists.txt", "quickstart", "check"]
-TEXT = {".h", ".cc", ".cu", ".cuh", ".py", ".sh", ".md", ".cmake", ".txt", ""}
-CODE = {".h", ".cc", ".cu", ".cuh", ".py"}
+TEXT = {".h", ".c", ".cc", ".cu", ".cuh", ".py", ".sh", ".md", ".cmake", ".txt", ""}
+CODE = {".h", ".c", ".cc", ".cu", ".cuh", ".py"}
 MAX_LINES = 600
 # Written in pieces, so that this file passes its own test.
 FORBIDDEN = [

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "api/session.h"
 #include "apps/bandwidth.h"
 #include "apps/commands.h"
 #include "apps/output.h"
-#include "apps/session.h"
+#include "apps/session_flags.h"
 #include "core/clock.h"
 
 namespace dspark {

@@ -3,10 +3,10 @@
 #include <map>
 #include <optional>
 
+#include "api/session.h"
 #include "apps/commands.h"
 #include "apps/flags.h"
 #include "apps/output.h"
-#include "apps/session.h"
 #include "apps/write_drafter.h"
 #include "load/gguf.h"
 #include "load/model_files.h"

@@ -3,8 +3,8 @@
 
 #include <unordered_map>
 
+#include "api/session.h"
 #include "apps/reply_options.h"
-#include "apps/session.h"
 #include "data/regenerate.h"
 
 namespace dspark {

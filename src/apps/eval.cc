@@ -9,6 +9,7 @@
 #include "apps/eval_session.h"
 #include "apps/flags.h"
 #include "apps/output.h"
+#include "apps/session_flags.h"
 #include "core/atomic_file.h"
 #include "eval/report.h"
 

@@ -8,6 +8,7 @@
 #include "apps/drafter_info.h"
 #include "apps/flags.h"
 #include "apps/output.h"
+#include "apps/session_flags.h"
 
 namespace dspark {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "api/session.h"
 #include "apps/progress_line.h"
-#include "apps/session.h"
 #include "eval/evaluate.h"
 
 namespace CLI {

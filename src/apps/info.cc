@@ -5,11 +5,11 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "api/memory_plan.h"
+#include "api/session.h"
 #include "apps/commands.h"
 #include "apps/drafter_info.h"
-#include "apps/memory_plan.h"
 #include "apps/output.h"
-#include "apps/session.h"
 #include "load/model_listing.h"
 
 namespace dspark {

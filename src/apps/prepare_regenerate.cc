@@ -13,6 +13,7 @@
 #include "apps/output.h"
 #include "apps/prepare.h"
 #include "apps/progress_line.h"
+#include "apps/session_flags.h"
 #include "data/output_settings.h"
 
 namespace dspark {

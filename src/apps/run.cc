@@ -9,10 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "api/session.h"
 #include "apps/commands.h"
 #include "apps/flags.h"
 #include "apps/output.h"
-#include "apps/session.h"
+#include "apps/session_flags.h"
 
 namespace dspark {
 namespace {

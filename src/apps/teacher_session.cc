@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "apps/memory_plan.h"
+#include "api/memory_plan.h"
+#include "apps/session_flags.h"
 #include "data/tap_choice.h"
 
 namespace dspark {

@@ -6,8 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "apps/session.h"
+#include "api/session.h"
 #include "data/live_source.h"
+
+namespace CLI {
+class App;
+}
 
 namespace dspark {
 

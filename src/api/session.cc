@@ -1,12 +1,10 @@
-#include "apps/session.h"
+#include "api/session.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 
-#include "apps/flags.h"
-#include "apps/memory_plan.h"
-#include "apps/pull.h"
+#include "api/default_model.h"
+#include "api/memory_plan.h"
 #include "core/clock.h"
 
 namespace dspark {
@@ -29,24 +27,13 @@ std::string CostPath(const std::string& model, const Session& session) {
                      session.pool->threads(), wide ? "-kv32" : "");
 }
 
-}  // namespace
-
-void AddSessionFlags(CLI::App& app, SessionOptions* options) {
-  app.add_option("-m,--model", options->model,
-                 "Model: a GGUF file, a Hugging Face directory, or " + DefaultModelPackage().name +
-                     ", which is the default model");
-  app.add_option("-c,--ctx", options->context, "Context length in tokens [the model's own, at most 8192]")
-      ->check(CLI::Range(16, 1 << 20));
-  app.add_option("-t,--threads", options->threads, "Threads [the cores this process may use]")
-      ->check(CLI::Range(1, 512));
-  app.add_option("--weights", options->weights,
-                 "Pack the weights as f32, bf16, int8 or int4 [as in the file]")
-      ->check(Parses(ResolveWeights));
-  app.add_option("--kv", options->kv, "Keep K and V in f16 or f32, twice the memory [f16]")
-      ->check(Parses(ResolveKv));
-  app.add_option("--isa", options->isa, "Instruction set: reference, avx2 or avx512_vnni [the best there is]")
-      ->check(Parses(ResolveIsa));
+CostTable MeasuredCosts(const Session& session) {
+  // Wide passes take longer to measure.
+  const double budget_ms = session.target->limits().max_logit_rows > 64 ? 2500 : 600;
+  return MeasureCosts(*session.target, *session.blocks, budget_ms);
 }
+
+}  // namespace
 
 Result<Isa> ResolveIsa(const std::string& name) {
   if (name.empty()) return DetectIsa();
@@ -88,9 +75,7 @@ Session::~Session() {
 CostTable SessionCosts(Session& session) {
   session.cost_path = CostPath(session.model_path, session);
   if (auto cached = LoadCosts(session.cost_path)) return std::move(cached).value();
-  // Wide passes take longer to measure.
-  const double budget_ms = session.target->limits().max_logit_rows > 64 ? 2500 : 600;
-  CostTable costs = MeasureCosts(*session.target, *session.blocks, budget_ms);
+  CostTable costs = MeasuredCosts(session);
   // A cache that cannot be written only means measuring again next time.
   if (auto saved = SaveCosts(session.cost_path, costs); !saved) return costs;
   return costs;
@@ -124,7 +109,8 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
                           source.Make(*session->target, *session->pool, options.sequences, blocks));
   session->blocks = std::make_unique<BlockPool>(layout, blocks);
   CostTable costs;
-  if (session->drafter && engine.Adaptive()) costs = SessionCosts(*session);
+  if (session->drafter && engine.Adaptive())
+    costs = options.keep_costs ? SessionCosts(*session) : MeasuredCosts(*session);
   session->engine = std::make_unique<Engine>(*session->target, *session->blocks, session->drafter.get(),
                                              session->files.tokenizer.get(), std::move(costs), engine);
   session->load_ms = NowMs() - start;

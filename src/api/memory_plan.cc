@@ -1,4 +1,4 @@
-#include "apps/memory_plan.h"
+#include "api/memory_plan.h"
 
 #include <sys/mman.h>
 

@@ -1,10 +1,8 @@
-#include "apps/draft_source.h"
+#include "api/draft_source.h"
 
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <filesystem>
 
-#include "apps/flags.h"
 #include "draft/combined.h"
 #include "draft/prompt_lookup.h"
 #include "load/drafter_tensors.h"
@@ -12,8 +10,6 @@
 
 namespace dspark {
 namespace {
-
-constexpr int kLongestDraft = 15;
 
 template <class T>
 bool ParseWhole(const std::string& text, T* value) {
@@ -44,11 +40,6 @@ Status SetPolicy(const std::string& policy, EngineOptions* options) {
   return MakeError("{} is unknown; use adaptive, zos, fixed:N, threshold:P, cumulative:P or off", policy);
 }
 
-Status CheckPolicy(const std::string& policy) {
-  EngineOptions unused;
-  return SetPolicy(policy, &unused);
-}
-
 bool IsPlain(const DraftOptions& options) {
   return options.no_spec || options.draft == "none" || options.policy == "off";
 }
@@ -56,6 +47,11 @@ bool IsPlain(const DraftOptions& options) {
 bool OnlyLookup(const DraftOptions& options) { return options.draft == "auto" || options.draft == "lookup"; }
 
 }  // namespace
+
+Status CheckPolicy(const std::string& policy) {
+  EngineOptions unused;
+  return SetPolicy(policy, &unused);
+}
 
 Status CheckDraftFlags(const DraftOptions& options) {
   if (IsPlain(options) || !OnlyLookup(options)) return {};
@@ -73,37 +69,6 @@ Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name) {
   const auto format = WeightFormatFromName(name);
   if (!format) return MakeError("{} is unknown; use f32, bf16, int8 or int4", name);
   return format;
-}
-
-void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options) {
-  app.add_option(
-         "--draft-weights", options->weights,
-         "Pack the drafter's weights as f32, bf16, int8 or int4 [as in its file]; int4 drafts with a 4-bit "
-         "copy of the head")
-      ->check(Parses(ResolveWeights));
-}
-
-void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
-  CLI::Option* policy =
-      app.add_option("--policy", options->policy,
-                     "How many drafts are verified: adaptive (what pays), zos (as many as paid two steps "
-                     "ago), fixed:N, threshold:P and cumulative:P (by the drafter's confidence; without such "
-                     "a head by how many were kept so far), off [adaptive]")
-          ->check(Parses(CheckPolicy));
-  app.add_option("--draft-max", options->draft_max, "The same as --policy fixed:N")
-      ->check(CLI::Range(0, kLongestDraft))
-      ->excludes(policy);
-  app.add_option("--accept", options->accept, "Sampled drafts are accepted by block or by token [block]")
-      ->check(CLI::IsMember({"block", "token"}));
-}
-
-void AddDraftFlags(CLI::App& app, DraftOptions* options) {
-  app.add_option("--draft", options->draft,
-                 "Drafter: a file or directory, auto, lookup (prompt lookup) or none [auto]; also -md");
-  AddDraftWeightsFlag(app, options);
-  app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
-  app.add_flag("--no-lookup", options->no_lookup, "The drafter alone, without prompt lookup beside it");
-  AddPolicyFlags(app, options);
 }
 
 Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {

@@ -8,11 +8,10 @@
 #include "draft/registry.h"
 #include "engine/engine.h"
 
-namespace CLI {
-class App;
-}
-
 namespace dspark {
+
+// Of --policy fixed and --draft-max.
+inline constexpr int kLongestDraft = 15;
 
 struct DraftOptions {
   std::string draft = "auto";       // auto, lookup, none, or a drafter's file or directory
@@ -24,14 +23,11 @@ struct DraftOptions {
   std::string accept = "block";     // of sampled drafts: block or token
 };
 
-// Adds -md, --policy and their friends.
-void AddDraftFlags(CLI::App& app, DraftOptions* options);
-// Of these, --draft-weights alone; and --policy, --draft-max and --accept.
-void AddDraftWeightsFlag(CLI::App& app, DraftOptions* options);
-void AddPolicyFlags(CLI::App& app, DraftOptions* options);
-
 // What --draft, --no-lookup and --draft-weights say together. Error: they cannot be meant so.
 Status CheckDraftFlags(const DraftOptions& options);
+
+// A value of --policy. Error: an unknown one.
+Status CheckPolicy(const std::string& policy);
 
 // A value of --weights or --draft-weights; nothing where it is empty: not given. Error: an unknown name.
 Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name);

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "apps/draft_source.h"
+#include "api/draft_source.h"
 #include "model/target.h"
 
 namespace dspark {

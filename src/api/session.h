@@ -1,22 +1,19 @@
-// A loaded model with everything that runs it: what `run`, `bench` and later `serve` and `eval` start from.
+// A loaded model with everything that runs it: what the commands and the library start from.
 #pragma once
 
 #include <memory>
 #include <string>
 
-#include "apps/draft_source.h"
+#include "api/draft_source.h"
 #include "engine/engine.h"
 #include "load/chat_template.h"
 #include "load/model_files.h"
 
-namespace CLI {
-class App;
-}
-
 namespace dspark {
 
 struct SessionOptions {
-  std::string model;  // as ResolveModel takes it
+  std::string model;       // as ResolveModel takes it
+  bool keep_costs = true;  // what passes cost is read from the user's cache, and kept there
   DraftOptions draft;
   int context = 0;                    // 0: the model's own, at most 8192
   int threads = 0;                    // 0: the cores this process may use
@@ -29,9 +26,6 @@ struct SessionOptions {
   int taps = 0;                       // layers that can be tapped at least, for drafters made later
   int logit_rows = 64;                // rows with logits of one pass, at least
 };
-
-// Adds -m, -c, -t and their friends. AddDraftFlags adds -md and its.
-void AddSessionFlags(CLI::App& app, SessionOptions* options);
 
 struct Session {
   // Opens, plans, packs and (once per machine and model) measures. Error: one line.

@@ -1,4 +1,4 @@
-#include "apps/memory_plan.h"
+#include "api/memory_plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
