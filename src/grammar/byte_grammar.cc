@@ -211,8 +211,7 @@ GrammarBuilder::Node GrammarBuilder::Text(std::string_view text) {
 
 GrammarBuilder::Node GrammarBuilder::Texts(std::vector<std::string> texts) {
   std::ranges::sort(texts);
-  const auto repeated = std::ranges::unique(texts);
-  texts.erase(repeated.begin(), repeated.end());
+  texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
   return TextsBehind(texts, 0);
 }
 
