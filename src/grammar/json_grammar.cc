@@ -74,6 +74,7 @@ std::string JsonGrammar::ScalarText(const Json& value) {
 Node JsonGrammar::Literal(const Json& value) {
   if (value.is_array()) {
     std::vector<Node> items;
+    items.reserve(value.size());
     for (const Json& item : value) items.push_back(Literal(item));
     return ArrayOf(items, builder_.Never(), int32_t(items.size()), int32_t(items.size()));
   }
@@ -110,6 +111,7 @@ Node JsonGrammar::Others(std::vector<std::u32string> names, size_t at) {
 
 Node JsonGrammar::StringOtherThan(const std::vector<std::string>& names) {
   std::vector<std::u32string> decoded;
+  decoded.reserve(names.size());
   for (const std::string& name : names) decoded.push_back(DecodeUtf8(name));
   return Quoted(Others(std::move(decoded), 0));
 }

@@ -18,10 +18,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Node = GrammarBuilder::Node;
 
-constexpr int kMaxLevels = 64;     // of the document
-constexpr int kMaxDepth = 200;     // of schemas within schemas, by reference too
-constexpr int kMaxSchemas = 2000;  // looked at
-constexpr size_t kMaxName = 200;   // bytes of a property's name
+constexpr int kMaxLevels = 64;        // of the document
+constexpr int kMaxDepth = 200;        // of schemas within schemas, by reference too
+constexpr size_t kMaxSchemas = 2000;  // looked at
+constexpr size_t kMaxValues = 10000;  // of the document
+constexpr size_t kMaxName = 200;      // bytes of a property's name
 
 constexpr std::string_view kAnnotations[] = {
     "title",     "description",      "default", "examples",    "$schema",    "$id",
@@ -63,6 +64,14 @@ int Levels(const Json& value, int most) {
     if (inner.is_structured() && most > 0) deepest = std::max(deepest, Levels(inner, most - 1));
   }
   return deepest + 1;
+}
+
+// Stops counting above `most`.
+size_t Values(const Json& value, size_t most) {
+  size_t count = 1;
+  for (auto it = value.begin(); value.is_structured() && it != value.end() && count <= most; ++it)
+    count += Values(*it, most - count);
+  return count;
 }
 
 std::string TypeOf(const Json& value) {
@@ -274,7 +283,8 @@ class SchemaCompiler {
     std::vector<Node> nodes;
     for (const Json& value : values) {
       if (schema.contains("type") && !IsOfType(value, types)) continue;
-      if (schema.contains("enum") && std::ranges::find(schema["enum"], value) == schema["enum"].end())
+      if (schema.contains("const") && schema.contains("enum") &&
+          std::ranges::find(schema["enum"], value) == schema["enum"].end())
         continue;
       if (value.is_structured())
         nodes.push_back(json_.Literal(value));
@@ -370,6 +380,7 @@ class SchemaCompiler {
     const auto strings = [](const Json& name) { return name.is_string(); };
     if (!it->is_array() || !std::ranges::all_of(*it, strings))
       return MakeError("{}/required: must be an array of names", path);
+    if (it->size() > kMaxSchemas) return MakeError("{}/required: has more than {} names", path, kMaxSchemas);
     for (const Json& name : *it) {
       if (std::ranges::find(names, name.get_ref<const std::string&>()) == names.end()) names.push_back(name);
     }
@@ -413,7 +424,8 @@ class SchemaCompiler {
   GrammarBuilder& b_;
   const Json& root_;
   std::map<std::string, Node> references_;
-  int depth_ = 0, schemas_ = 0;
+  int depth_ = 0;
+  size_t schemas_ = 0;
 };
 
 }  // namespace
@@ -455,6 +467,8 @@ const char* FormatPattern(std::string_view format) {
 Result<Node> CompileSchema(JsonGrammar& json, const Json& schema) {
   if (Levels(schema, kMaxLevels) > kMaxLevels)
     return MakeError("#: the schema is more than {} levels deep; move inner parts to $defs", kMaxLevels);
+  if (Values(schema, kMaxValues) > kMaxValues)
+    return MakeError("#: the schema has more than {} values; make it simpler", kMaxValues);
   return SchemaCompiler(json, schema).Compile(schema, "#");
 }
 

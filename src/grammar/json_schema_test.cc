@@ -170,6 +170,12 @@ TEST(JsonSchema, SaysWhereItFails) {
   Json deep = true;
   for (int i = 0; i < 200; ++i) deep = Json{{"items", deep}};
   EXPECT_THAT(Compile(deep).error().text, testing::HasSubstr("64 levels"));
+  Json many = Json::array();
+  for (int i = 0; i < 10000; ++i) many.push_back(i);
+  EXPECT_THAT(Compile({{"enum", many}}).error().text, testing::HasSubstr("10000 values"));
+  many.erase(0);
+  many.erase(0);
+  EXPECT_TRUE(Compile({{"enum", many}}).ok());
   Json wide = Json::object();
   for (int i = 0; i < 14; ++i)
     wide["allOf"].push_back({{"anyOf", {{{"minimum", i}}, {{"maximum", 90 - i}}, {{"type", "number"}}}}});

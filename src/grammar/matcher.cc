@@ -66,7 +66,8 @@ void Matcher::ClearMarks() {
 
 bool Matcher::Mark(int32_t stack) {
   if (marks_.size() <= cells_.size()) marks_.resize(2 * cells_.size() + 2);
-  return std::exchange(marks_[size_t(stack + 1)], mark_) != mark_;
+  const size_t place = size_t(stack) + 1;  // kNothing's is 0
+  return std::exchange(marks_[place], mark_) != mark_;
 }
 
 // What a node on top stands for, onto `pending`; the first to be tried last.
