@@ -159,14 +159,14 @@ TEST_F(Cli, AWrongCostTableHeals) {
   }
   ASSERT_EQ(tables.size(), 1u);
   // Too cheap: steps correct it, and the correction is kept.
-  std::ofstream(tables[0]) << R"({"ms_by_rows": [[1, 1e-5], [8, 2e-5]]})";
+  std::ofstream(tables[0]) << R"({"ms_by_rows": [[1, 1e-5], [8, 2e-5]], "ms_per_row_position": 0})";
   run("200");
   const json healed = json::parse(ReadFile(tables[0]))["ms_by_rows"];
   ASSERT_EQ(healed.size(), 2u);
   EXPECT_GT(healed[0][1], 1.1e-5);
   EXPECT_GT(healed[1][1], 2.2e-5);
   // Much too dear: measured on a busy machine, so it is measured anew.
-  std::ofstream(tables[0]) << R"({"ms_by_rows": [[1, 10000.0], [8, 20000.0]]})";
+  std::ofstream(tables[0]) << R"({"ms_by_rows": [[1, 10000.0], [8, 20000.0]], "ms_per_row_position": 0})";
   run("200");
   EXPECT_FALSE(std::filesystem::exists(tables[0]));
   run("2");

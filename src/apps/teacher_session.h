@@ -9,6 +9,10 @@
 #include "api/session.h"
 #include "data/live_source.h"
 
+namespace CLI {
+class App;
+}
+
 namespace dspark {
 
 // The flags of AddSessionFlags that a teacher knows: all but the context, which is the longest sample's.

@@ -14,13 +14,16 @@ bool Engine::Speculates(const Sequence& sequence) const { return drafter_ && seq
 void Engine::Admit() {
   while (!waiting_.empty() && int(active_.size()) < options_.max_sequences) {
     Sequence& next = *waiting_.front();
+    const KvLayout& layout = blocks_.layout();
+    const auto free = [this] { return blocks_.free_blocks() + (cache_ ? cache_->idle_blocks() : 0); };
+    // Looking again costs time, and nothing has changed.
+    if (refused_.id == next.id && free() <= refused_.free && !active_.empty()) return;
+    refused_ = {next.id, free()};
     if (Speculates(next)) drafter_->Begin(next.id, next.tokens);
     Restore(next);
-    const KvLayout& layout = blocks_.layout();
     const int held = next.kv.capacity() / layout.block_tokens;
     const int needed = layout.BlocksFor(int(next.tokens.size())) - held + int(active_.size());
-    const int free = blocks_.free_blocks() + (cache_ ? cache_->idle_blocks() : 0);
-    if (needed > free && !active_.empty()) return Forget(next);
+    if (needed > free() && !active_.empty()) return Forget(next);
     next.acceptance.StartFrom(learned_);
     active_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();

@@ -161,6 +161,10 @@ class Engine {
   // Oldest first, both; all of waiting_ are younger than all of active_.
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> active_;
+  struct Refused {
+    SequenceId id = 0;
+    int free = 0;  // blocks when there were too few for it
+  } refused_;
   std::optional<PrefixCache> cache_;
   int64_t preemptions_ = 0;
 

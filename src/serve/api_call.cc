@@ -7,7 +7,7 @@
 namespace dspark {
 namespace {
 
-constexpr double kProbeMs = 200;  // between looks at a client that has nothing to be sent
+constexpr double kProbeMs = 500;  // between looks at whether the client is there
 constexpr int kClientGone = 499;  // nginx's status, for the log alone
 
 const ApiError kGone{.status = kClientGone, .message = "the client has gone", .code = "client_gone"};
@@ -54,8 +54,12 @@ ApiCall::~ApiCall() {
 // Events into events_; none when nothing came for a while.
 std::optional<ApiError> ApiCall::Take() {
   stream_->Take(kProbeMs, &events_);
-  if (!client_.Alive()) return kGone;
-  if (deadline_ms_ > 0 && NowMs() > deadline_ms_) {
+  const double now = NowMs();
+  if (now > probe_ms_) {  // a stream's writes would tell sooner
+    if (!client_.Alive()) return kGone;
+    probe_ms_ = now + kProbeMs;
+  }
+  if (deadline_ms_ > 0 && now > deadline_ms_) {
     return ApiError{.status = 504,
                     .message = "the request took longer than this server allows; ask for fewer tokens",
                     .type = "server_error",
@@ -122,19 +126,18 @@ bool ApiCall::Stream(httplib::DataSink& sink) {
   }
   for (ReplyEvent& event : events_) {
     if (!error) error = Ended(event.event);
-    if (error) break;
-    chunks_.Token(event.choice, event.event, &out_);
-    if (event.event.finish != FinishReason::kNone) chunks_.Finish(event.choice, event.event, &out_);
+    if (!error) {
+      chunks_.Token(event.choice, event.event, &out_);
+      if (event.event.finish != FinishReason::kNone) chunks_.Finish(event.choice, event.event, &out_);
+    }
     Add(std::move(event));
   }
-  if (error) {
-    record_.status = error->status, record_.outcome = error->code;
-    if (error->status == kClientGone) return false;
-    ReplyChunks::Failed(*error, &out_);
-  } else if (open_ == 0) {
-    chunks_.End(choices_, &out_);
-  }
-  if (!out_.empty() && !sink.write(out_.data(), out_.size())) return false;
+  if (error && error->status != kClientGone) ReplyChunks::Failed(*error, &out_);
+  if (!error && open_ == 0) chunks_.End(choices_, &out_);
+  const bool gone = error && error->status == kClientGone;
+  if (!gone && !out_.empty() && !sink.write(out_.data(), out_.size())) error = kGone;
+  if (error) record_.status = error->status, record_.outcome = error->code;
+  if (error && error->status == kClientGone) return false;
   if (error || open_ == 0) sink.done();
   return true;
 }

@@ -57,6 +57,7 @@ class ApiCall {
   std::vector<ReplyChoice> choices_;
   int open_;  // choices that have not ended
   bool begun_ = false;
+  double probe_ms_ = 0;  // when to look next whether the client is there
   std::vector<ReplyEvent> events_;
   std::string out_;
 };

@@ -1,6 +1,7 @@
 #include "serve/connection.h"
 
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <charconv>
@@ -11,28 +12,24 @@ namespace dspark {
 namespace {
 
 struct Address {
-  std::string host;
-  int port = -1;
+  sockaddr_storage bytes{};
+  socklen_t length = sizeof(bytes);
+
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&bytes); }
+  // IPv4 and IPv6 have it in the same place.
+  int Port() const { return ntohs(reinterpret_cast<const sockaddr_in&>(bytes).sin_port); }
+  std::string Host() {
+    char host[NI_MAXHOST] = "";
+    getnameinfo(get(), length, host, sizeof(host), nullptr, 0, NI_NUMERICHOST);
+    return host;
+  }
 };
 
-Address Numeric(const sockaddr_storage& address, socklen_t length) {
-  char host[NI_MAXHOST], port[NI_MAXSERV];
-  if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, host, sizeof(host), port, sizeof(port),
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
-    return {};
-  }
-  return {host, std::atoi(port)};
-}
-
 bool Joins(int socket, const httplib::Request& request) {
-  sockaddr_storage address{};
-  socklen_t length = sizeof(address);
-  if (getpeername(socket, reinterpret_cast<sockaddr*>(&address), &length) != 0) return false;
-  const Address peer = Numeric(address, length);
-  if (peer.port != request.remote_port || peer.host != request.remote_addr) return false;
-  length = sizeof(address);
-  if (getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) != 0) return false;
-  return Numeric(address, length).port == request.local_port;
+  Address peer, own;
+  return getpeername(socket, peer.get(), &peer.length) == 0 && peer.Port() == request.remote_port &&
+         getsockname(socket, own.get(), &own.length) == 0 && own.Port() == request.local_port &&
+         peer.Host() == request.remote_addr;
 }
 
 }  // namespace

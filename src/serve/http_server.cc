@@ -74,6 +74,7 @@ std::string RequestId(const httplib::Request& request) {
 
 std::vector<std::string> Digests(const std::vector<std::string>& keys) {
   std::vector<std::string> digests;
+  digests.reserve(keys.size());
   for (const std::string& key : keys)
     digests.push_back(Sha256Hex({reinterpret_cast<const uint8_t*>(key.data()), key.size()}));
   return digests;
@@ -178,13 +179,14 @@ void HttpServer::Configure() {
   http_->set_payload_max_length(options_.max_body);
   http_->set_error_handler(
       [this](const httplib::Request& request, httplib::Response& response) { FillError(request, response); });
-  http_->set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
-    SendError({.status = 500,
-               .message = "something went wrong inside the server",
-               .type = "server_error",
-               .code = "internal_error"},
-              response);
-  });
+  http_->set_exception_handler(
+      [](const httplib::Request&, httplib::Response& response, const std::exception_ptr&) {
+        SendError({.status = 500,
+                   .message = "something went wrong inside the server",
+                   .type = "server_error",
+                   .code = "internal_error"},
+                  response);
+      });
   http_->set_logger([this](const httplib::Request& request, const httplib::Response& response) {
     metrics_.CountStatus(response.status);
     if (LogsItself(request.path, response.status)) return;

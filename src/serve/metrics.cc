@@ -100,13 +100,21 @@ ServeMetrics::ServeMetrics(const std::string& model)
       rows_(MakeHistogram(registry_, labels_, "dspark_step_rows", "Rows of the target's pass, by step.",
                           kRows)),
       finished_(CounterFamily(registry_, "vllm:request_success_total", "Sequences that ended, by reason.")),
-      accepted_at_(CounterFamily(registry_, "vllm:spec_decode_num_accepted_tokens_per_pos_total",
-                                 "Drafts kept, by position in the block.")),
-      verify_length_(CounterFamily(registry_, "dspark_verify_length_rounds_total",
-                                   "Rounds, by the number of drafts they verified.")),
       statuses_(CounterFamily(registry_, "dspark_http_responses_total", "Responses, by HTTP status.")),
+      accepted_at_(CounterFamily(registry_, "vllm:spec_decode_num_accepted_tokens_per_pos_total",
+                                 "Drafts kept, by position in the block."),
+                   labels_, "position"),
+      verify_length_(CounterFamily(registry_, "dspark_verify_length_rounds_total",
+                                   "Rounds, by the number of drafts they verified."),
+                     labels_, "drafts"),
       speed_(GaugeFamily(registry_, "dspark_steps_per_second",
                          "What the cost table says of a pass of that many rows.")) {}
+
+void CounterSeries::Add(const std::vector<int>& counts) {
+  for (size_t i = counters_.size(); i < counts.size(); ++i)
+    counters_.push_back(&family_.Add(With(labels_, label_, std::to_string(i))));
+  for (size_t i = 0; i < counts.size(); ++i) counters_[i]->Increment(counts[i]);
+}
 
 void ServeMetrics::OnStep(const StepRecord& step) {
   running_.Set(step.running);
@@ -121,16 +129,11 @@ void ServeMetrics::OnStep(const StepRecord& step) {
   rows_.Observe(step.rows);
   prompt_tokens_.Increment(step.prompt_tokens);
   tokens_.Increment(step.tokens);
-  const RoundCounts& counts = step.counts;
-  drafts_.Increment(counts.drafts);
-  drafted_.Increment(counts.drafted);
-  accepted_.Increment(counts.accepted);
-  for (size_t n = 0; n < counts.by_length.size(); ++n) {
-    if (counts.by_length[n] == 0) continue;
-    verify_length_.Add(With(labels_, "drafts", std::to_string(n))).Increment(counts.by_length[n]);
-  }
-  for (size_t k = 0; k < counts.accepted_at.size(); ++k)
-    accepted_at_.Add(With(labels_, "position", std::to_string(k))).Increment(counts.accepted_at[k]);
+  drafts_.Increment(step.counts.drafts);
+  drafted_.Increment(step.counts.drafted);
+  accepted_.Increment(step.counts.accepted);
+  verify_length_.Add(step.counts.by_length);
+  accepted_at_.Add(step.counts.accepted_at);
   if (--steps_to_costs_ > 0) return;
   steps_to_costs_ = kStepsBetweenCosts;
   for (const CostTable::Point& point : step.costs)

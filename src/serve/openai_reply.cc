@@ -52,7 +52,7 @@ ordered_json ChatLogprobs(const Tokenizer* tokenizer, std::span<const TokenEvent
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-// `offset`: characters of the reply before the first token; behind the last one on return.
+// `offset`: bytes of the reply before the first token; behind the last one on return.
 ordered_json CompletionLogprobs(const Tokenizer* tokenizer, std::span<const TokenEvent> events,
                                 size_t* offset) {
   ordered_json json{{"tokens", ordered_json::array()},
