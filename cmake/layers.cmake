@@ -135,7 +135,7 @@ function(dspark_tests)
   endforeach()
   file(GLOB tests CONFIGURE_DEPENDS tests/*_test.cc)
   if(tests)
-    dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine)
+    dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine dspark_grammar)
     add_dependencies(dspark_system_test dspark)
     if(TARGET dspark-train)  # `dspark train` starts it
       add_dependencies(dspark_system_test dspark-train)

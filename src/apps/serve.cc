@@ -49,6 +49,7 @@ ServedModel Describe(const Session& session, const std::string& name) {
                     .vocab = config.vocab,
                     .context = session.target->limits().max_context,
                     .created = std::time(nullptr)};
+  if (model.tokenizer) model.tokens = std::make_shared<TokenTrie>(*model.tokenizer, config.eos);
   if (name.empty()) {  // as one would call the file, not what may stand in it
     const std::filesystem::path path = std::filesystem::canonical(session.model_path);
     model.name = std::filesystem::is_directory(path) ? path.filename() : path.stem();

@@ -33,10 +33,12 @@ RequestSampler::RequestSampler(const Request& request, TokenHistory* history, Co
 }
 
 int32_t RequestSampler::Draw(std::span<const int32_t> ids, std::span<float> logits, Proposal* proposal) {
-  // What may not come next is no candidate; where that is all of them, the draft is as good as any other: it
-  // will be refused.
-  for (size_t i = 0; constraint_ && i < ids.size(); ++i) {
-    if (!constraint_->Allows(ids[i])) logits[i] = -std::numeric_limits<float>::infinity();
+  // What may not come next is no candidate. Where that is all of them they stay: the draft is as good as any
+  // other, and will be refused.
+  const auto allowed = [&](int32_t id) { return constraint_->Allows(id); };
+  const bool filter = constraint_ && std::ranges::any_of(ids, allowed);
+  for (size_t i = 0; filter && i < ids.size(); ++i) {
+    if (!allowed(ids[i])) logits[i] = -std::numeric_limits<float>::infinity();
   }
   const Distribution& q = q_.Make(isa_, ids, logits, greedy() ? greedy_ : request_.sampling, history_);
   int32_t token = q.ids[0];

@@ -35,5 +35,47 @@ TEST(RequestSampler, DraftsSeeThePenaltiesOfThoseBefore) {
   }
 }
 
+// Allows one token, over and over.
+class Only : public Constraint {
+ public:
+  explicit Only(int32_t token) : token_(token) {}
+  std::unique_ptr<Constraint> Clone() const override { return std::make_unique<Only>(*this); }
+  bool Allows(int32_t token) override { return token == token_; }
+  void Mask(std::span<float>) override {}
+  void Push(int32_t) override { ++pushed; }
+  void Pop() override { --pushed; }
+  bool Complete() override { return false; }
+  int pushed = 0;
+
+ private:
+  const int32_t token_;
+};
+
+// Where all candidates are forbidden, a draft is drawn among them as if none were.
+TEST(RequestSampler, DraftsAreWhatTheConstraintAllows) {
+  const std::vector<int32_t> ids = {4, 9};
+  for (const float temperature : {0.0f, 1.0f}) {
+    for (const int32_t allowed : {4, 9, 7}) {
+      Request request;
+      request.sampling.temperature = temperature;
+      Only constraint(allowed);
+      RequestSampler sampler(request, nullptr, &constraint);
+      sampler.Begin(Isa::kReference, 5);
+      Proposal proposal;
+      for (int k = 0; k < 3; ++k) {
+        std::vector<float> logits = {1, 0};
+        const int32_t token = sampler.Draw(ids, logits, &proposal);
+        EXPECT_TRUE(allowed == 7 ? token == 4 || token == 9 : token == allowed);
+        if (temperature == 0) continue;
+        EXPECT_EQ(proposal.Q(k).ids.size(), allowed == 7 ? 2u : 1u);
+        EXPECT_GT(proposal.Q(k).probs[0], 0);
+      }
+      EXPECT_EQ(constraint.pushed, 3);
+      sampler.End();
+      EXPECT_EQ(constraint.pushed, 0);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dspark

@@ -13,6 +13,7 @@
 #include "load/printable.h"
 #include "serve/api_call.h"
 #include "serve/page.h"
+#include "serve/reply_form.h"
 
 namespace dspark {
 namespace {
@@ -108,14 +109,6 @@ std::optional<ApiError> CheckServable(const ServedModel& model, const ApiRequest
   if (!request.model.empty()) {
     if (auto error = CheckName(model, request.model)) return error;
   }
-  const auto unsupported = [](const char* param, const char* message) {
-    return ApiError{.message = message, .param = param, .code = "unsupported_value"};
-  };
-  if (request.response_format.kind != ResponseFormat::Kind::kText)
-    return unsupported("response_format", "response_format is not supported but for type text; leave it out");
-  const bool no_tools = request.tool_choice && request.tool_choice->kind == ToolChoice::Kind::kNone;
-  if (!request.tools.empty() && !no_tools)
-    return unsupported("tools", "tools are not supported; leave them out, or send \"tool_choice\": \"none\"");
   const int sequences = request.n * std::max(1, int(request.prompts.size()));
   if (sequences > limit) {
     return ApiError{
@@ -337,9 +330,10 @@ void HttpServer::Detokenize(const httplib::Request& request, httplib::Response& 
 }
 
 // Error: the request was not taken.
-std::optional<ApiError> HttpServer::Submit(const ApiRequest& request, std::shared_ptr<ReplyStream>* stream,
+std::optional<ApiError> HttpServer::Submit(ApiRequest& request, std::shared_ptr<ReplyStream>* stream,
                                            httplib::Response& response) {
   if (auto error = CheckServable(model_, request, loop_.limit())) return error;
+  if (auto error = ConstrainReplies(model_.tokens, &request)) return error;
   std::vector<std::vector<int32_t>> prompts;
   if (auto error = EncodePrompts(model_, request, &prompts)) return error;
   EngineLoop::Outcome outcome = loop_.Submit(MakeSequences(model_, request, prompts, std::random_device{}()));
@@ -382,7 +376,8 @@ void HttpServer::Complete(Endpoint endpoint, const httplib::Request& http, httpl
                      .tokenizer = model_.tokenizer,
                      .n = request.n,
                      .logprobs = request.settings.top_logprobs >= 0,
-                     .include_usage = request.include_usage};
+                     .include_usage = request.include_usage,
+                     .tool_calls = OffersTools(request)};
   const double deadline = options_.request_timeout_s > 0 ? NowMs() + 1000 * options_.request_timeout_s : 0;
   auto call = std::make_shared<ApiCall>(loop_, std::move(stream), std::move(header), Connection(http),
                                         std::move(record), log_, deadline);

@@ -77,7 +77,7 @@ class HttpServer {
   void Tokenize(const httplib::Request& request, httplib::Response& response) const;
   void Detokenize(const httplib::Request& request, httplib::Response& response) const;
   void Complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response);
-  std::optional<ApiError> Submit(const ApiRequest& request, std::shared_ptr<ReplyStream>* stream,
+  std::optional<ApiError> Submit(ApiRequest& request, std::shared_ptr<ReplyStream>* stream,
                                  httplib::Response& response);
 
   const ServerOptions options_;

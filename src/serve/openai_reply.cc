@@ -116,6 +116,31 @@ const char* ObjectName(Endpoint endpoint, bool chunk) {
   return chunk ? "chat.completion.chunk" : "chat.completion";
 }
 
+// A reply that ends with calls stops for them.
+const char* FinishName(FinishReason finish, bool has_calls) {
+  return has_calls && finish == FinishReason::kStop ? "tool_calls" : FinishReasonName(finish);
+}
+
+// `number`: of the call in its choice.
+ordered_json CallJson(const ReplyHeader& header, size_t choice, int number, const ParsedCall& call) {
+  return {{"id", fmt::format("call_{}_{}_{}", header.id, choice, number)},
+          {"type", "function"},
+          {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+}
+
+// Of a chat; adds the calls' number to `*calls`.
+ordered_json Message(const ReplyHeader& header, size_t choice, const std::string& text, int* calls) {
+  ordered_json message{{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
+  if (!header.tool_calls) return message;
+  ToolCallParser parser;
+  const ToolCallParser::Piece piece = parser.Add(text);
+  message["content"] = piece.content + parser.Finish().content;
+  for (const ParsedCall& call : piece.calls)
+    message["tool_calls"].push_back(CallJson(header, choice, (*calls)++, call));
+  if (*calls > 0 && message["content"] == "") message["content"] = nullptr;
+  return message;
+}
+
 void Data(std::string_view json, std::string* out) { out->append("data: ").append(json).append("\n\n"); }
 
 }  // namespace
@@ -148,14 +173,15 @@ std::string ReplyBody(const ReplyHeader& header, std::span<const ReplyChoice> ch
   for (size_t i = 0; i < choices.size(); ++i) {
     const ReplyChoice& choice = choices[i];
     ordered_json json{{"index", i}};
+    int calls = 0;
     if (chat) {
-      json["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      json["message"] = Message(header, i, choice.text, &calls);
     } else {
       json["text"] = choice.text;
     }
     size_t offset = 0;
     json["logprobs"] = Logprobs(header, choice.tokens, &offset);
-    json["finish_reason"] = FinishReasonName(choice.finish);
+    json["finish_reason"] = FinishName(choice.finish, calls > 0);
     json["timings"] = Timings(*choice.stats);
     list.push_back(std::move(json));
   }
@@ -183,26 +209,49 @@ void ReplyChunks::Begin(int choice, std::string* out) const {
 }
 
 void ReplyChunks::Token(int choice, const TokenEvent& event, std::string* out) {
-  if (event.text.empty() && !(header_.logprobs && CountsForLogprobs(header_.tokenizer, event))) return;
+  if (!header_.tool_calls) return Text(choice, event, event.text, out);
+  calls_.resize(std::max(calls_.size(), size_t(choice) + 1));
+  const ToolCallParser::Piece piece = calls_[size_t(choice)].parser.Add(event.text);
+  Text(choice, event, piece.content, out);
+  for (const ParsedCall& call : piece.calls) Call(choice, call, out);
+}
+
+void ReplyChunks::Call(int choice, const ParsedCall& call, std::string* out) {
+  const int number = calls_[size_t(choice)].count++;
+  ordered_json delta{{"index", number}};
+  delta.update(CallJson(header_, size_t(choice), number, call));
+  fmt::format_to(std::back_inserter(*out),
+                 "{}{}\"choices\":[{{\"index\":{},\"delta\":{{\"tool_calls\":[{}]}},\"logprobs\":null,"
+                 "\"finish_reason\":null}}]}}\n\n",
+                 prefix_, usage_, choice, Dump(delta));
+}
+
+void ReplyChunks::Text(int choice, const TokenEvent& event, std::string_view text, std::string* out) {
+  if (text.empty() && !(header_.logprobs && CountsForLogprobs(header_.tokenizer, event))) return;
   offsets_.resize(std::max(offsets_.size(), size_t(choice) + 1));
   const bool chat = header_.endpoint == Endpoint::kChat;
-  const std::string text = Dump(event.text);
   fmt::format_to(std::back_inserter(*out),
                  "{}{}\"choices\":[{{\"index\":{},{}{}{},\"logprobs\":{},\"finish_reason\":null,"
                  "\"drafted\":{}}}]}}\n\n",
-                 prefix_, usage_, choice, chat ? "\"delta\":{\"content\":" : "\"text\":", text,
+                 prefix_, usage_, choice, chat ? "\"delta\":{\"content\":" : "\"text\":", Dump(text),
                  chat ? "}" : "",
                  header_.logprobs ? Dump(Logprobs(header_, {&event, 1}, &offsets_[size_t(choice)])) : "null",
                  event.drafted);
 }
 
-void ReplyChunks::Finish(int choice, const TokenEvent& last, std::string* out) const {
+void ReplyChunks::Finish(int choice, const TokenEvent& last, std::string* out) {
+  bool has_calls = false;
+  if (size_t(choice) < calls_.size()) {
+    has_calls = calls_[size_t(choice)].count > 0;
+    // What waited to become a call: text of no token of its own.
+    Text(choice, {}, calls_[size_t(choice)].parser.Finish().content, out);
+  }
   fmt::format_to(std::back_inserter(*out),
                  "{}{}\"choices\":[{{\"index\":{},{},\"logprobs\":null,\"finish_reason\":\"{}\","
                  "\"timings\":{}}}]}}\n\n",
                  prefix_, usage_, choice,
                  header_.endpoint == Endpoint::kChat ? "\"delta\":{}" : "\"text\":\"\"",
-                 FinishReasonName(last.finish), Dump(Timings(*last.stats)));
+                 FinishName(last.finish, has_calls), Dump(Timings(*last.stats)));
 }
 
 void ReplyChunks::End(std::span<const ReplyChoice> choices, std::string* out) const {

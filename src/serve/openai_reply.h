@@ -8,8 +8,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "grammar/tool_text.h"
 #include "load/tokenizer.h"
 #include "serve/openai_request.h"
 #include "serve/reply_stream.h"
@@ -26,6 +28,7 @@ struct ReplyHeader {
   int n = 1;                             // choices of each prompt
   bool logprobs = false;
   bool include_usage = false;
+  bool tool_calls = false;  // texts may hold calls (grammar/tool_text.h)
 };
 
 // One sequence of a call, as far as it has come.
@@ -55,19 +58,29 @@ class ReplyChunks {
 
   // Of a chat's choice, before all else.
   void Begin(int choice, std::string* out) const;
-  // Nothing for a token that completes no text, unless log-probabilities are asked for.
+  // Nothing for a token that completes no text, unless log-probabilities are asked for. A call comes whole,
+  // with its last token.
   void Token(int choice, const TokenEvent& event, std::string* out);
   // finish_reason and timings.
-  void Finish(int choice, const TokenEvent& last, std::string* out) const;
+  void Finish(int choice, const TokenEvent& last, std::string* out);
   // After all choices: usage where asked for, then [DONE].
   void End(std::span<const ReplyChoice> choices, std::string* out) const;
 
   static void Failed(const ApiError& error, std::string* out);
 
  private:
+  // One choice's calls, where there may be some.
+  struct Calls {
+    ToolCallParser parser;
+    int count = 0;
+  };
+  void Text(int choice, const TokenEvent& event, std::string_view text, std::string* out);
+  void Call(int choice, const ParsedCall& call, std::string* out);
+
   std::string prefix_;  // of every chunk, up to its choices
   std::string usage_;   // of every chunk: "usage" where it is asked for
   ReplyHeader header_;
+  std::vector<Calls> calls_;     // by choice
   std::vector<size_t> offsets_;  // of completions' logprobs: text sent so far, by choice
 };
 

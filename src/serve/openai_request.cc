@@ -282,12 +282,33 @@ void ReadToolChoice(const JsonFields& body, std::optional<ToolChoice>* choice,
   }
 }
 
+// A model that is to write properties in the schema's order needs it: read again, in order, which takes a
+// time that is quadratic in an object's keys.
+void KeepSchemaOrder(std::string_view bytes, const JsonFields& body, ApiRequest* request) {
+  constexpr size_t kMostKeys = 10000;
+  using Json = nlohmann::ordered_json;
+  if (request->tools.empty() && request->response_format.kind != ResponseFormat::Kind::kJsonSchema) return;
+  size_t keys = 0;
+  const Json::parser_callback_t few_keys = [&](int, Json::parse_event_t event, Json&) {
+    return event != Json::parse_event_t::key || ++keys <= kMostKeys;
+  };
+  const Json ordered = Json::parse(bytes, few_keys);
+  if (keys > kMostKeys) return body.Fail("tools", fmt::format("come with more than {} keys", kMostKeys));
+  if (request->response_format.kind == ResponseFormat::Kind::kJsonSchema)
+    request->response_format.schema = ordered["response_format"]["json_schema"]["schema"].dump();
+  for (size_t i = 0; i < request->tools.size(); ++i) {
+    if (!request->tools[i].parameters.empty())
+      request->tools[i].parameters = ordered["tools"][i]["function"]["parameters"].dump();
+  }
+}
+
 void ReadChat(const JsonFields& body, ApiRequest* request, std::optional<ApiError>* error) {
   ReadMessages(body, request, error);
   ReadChatLogprobs(body, &request->settings.top_logprobs);
   ReadResponseFormat(body, &request->response_format, error);
   ReadTools(body, &request->tools, error);
   ReadToolChoice(body, &request->tool_choice, error);
+  body.Read("parallel_tool_calls", &request->parallel_tool_calls);
 }
 
 void ReadCompletion(const JsonFields& body, ApiRequest* request) {
@@ -325,6 +346,7 @@ std::optional<ApiError> ParseRequest(Endpoint endpoint, std::string_view bytes, 
   ReadStream(body, request, &error);
   if (endpoint == Endpoint::kChat) {
     ReadChat(body, request, &error);
+    if (!error) KeepSchemaOrder(bytes, body, request);
   } else {
     ReadCompletion(body, request);
   }

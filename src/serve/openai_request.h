@@ -41,6 +41,7 @@ struct ResponseFormat {
   bool strict = false;
 };
 
+// Schemas are texts with their keys in the request's order.
 struct Tool {
   std::string name, description;
   std::string parameters;  // a JSON schema's text; empty: none
@@ -70,6 +71,7 @@ struct ApiRequest {
   ResponseFormat response_format;
   std::vector<Tool> tools;
   std::optional<ToolChoice> tool_choice;
+  bool parallel_tool_calls = true;
 };
 
 enum class Endpoint { kChat, kCompletions };

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "serve/reply_form.h"
+
 namespace dspark {
 namespace {
 
@@ -19,14 +21,7 @@ std::optional<ApiError> EncodeChat(const ServedModel& model, const ApiRequest& r
                            ? "the model has no chat template that dspark renders; use /v1/completions"
                            : "the model has no tokenizer; send token ids to /v1/completions");
   }
-  std::vector<ChatMessage> messages;
-  for (size_t i = 0; i < request.messages.size(); ++i) {
-    const ApiMessage& message = request.messages[i];
-    if (message.role == "tool" || !message.tool_calls.empty()) {
-      return Unsupported(fmt::format("messages[{}]", i), "tool calls and their results are not supported");
-    }
-    messages.push_back({message.role, message.content});
-  }
+  const std::vector<ChatMessage> messages = PlainMessages(request);
   *prompt = model.tokenizer->Encode(RenderChat(*model.chat_format, messages, true), true);
   return {};
 }

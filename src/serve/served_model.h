@@ -1,10 +1,12 @@
 // What the API knows of the model behind it.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "grammar/token_trie.h"
 #include "load/chat_template.h"
 #include "load/tokenizer.h"
 #include "serve/openai_request.h"
@@ -12,11 +14,12 @@
 namespace dspark {
 
 struct ServedModel {
-  std::string name;                       // that requests give as `model`
-  const Tokenizer* tokenizer = nullptr;   // null: only prompts of token ids work
-  std::optional<ChatFormat> chat_format;  // none: no chat
-  std::optional<int32_t> bos;             // raw prompts begin with it
-  int vocab = 0;                          // tokens
+  std::string name;                           // that requests give as `model`
+  const Tokenizer* tokenizer = nullptr;       // null: only prompts of token ids work
+  std::shared_ptr<const TokenTrie> tokens{};  // of the tokenizer; null as it is
+  std::optional<ChatFormat> chat_format;      // none: no chat
+  std::optional<int32_t> bos;                 // raw prompts begin with it
+  int vocab = 0;                              // tokens
   int context = 0;      // tokens of prompt and reply, at most: what the context and the KV pool hold
   int64_t created = 0;  // Unix time, seconds
 };
