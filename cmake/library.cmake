@@ -59,8 +59,6 @@ function(dspark_install_library)
   install(FILES ${made}/dspark.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT library)
 endfunction()
 
-# The examples, and tests that run each on a tiny model and compare its text with that of `dspark run`. A sanitizer's
-# library does not load into programs and interpreters without it.
 function(dspark_examples)
   add_executable(example_c examples/generate.c)
   set_target_properties(example_c PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
@@ -74,21 +72,21 @@ function(dspark_examples)
   target_link_libraries(example_static PRIVATE dspark::dspark_static)
 endfunction()
 
+# Each example on a tiny model, and its text compared with that of `dspark run`. A sanitizer's library does not load into
+# programs and interpreters without it.
 function(dspark_library_tests)
-  add_executable(write_tiny_gguf tests/write_tiny_gguf.cc)
-  target_link_libraries(write_tiny_gguf PRIVATE dspark_load)
   if(DSPARK_SANITIZE)
     return()
   endif()
   dspark_examples()
-  set(check ${DSPARK_TEST_PYTHON} ${PROJECT_SOURCE_DIR}/tests/check_example.py $<TARGET_FILE:dspark>
-    $<TARGET_FILE:write_tiny_gguf>)
+  set(check ${DSPARK_TEST_PYTHON} ${PROJECT_SOURCE_DIR}/tests/check_example.py $<TARGET_FILE:dspark>)
   foreach(example example_c example_cc example_static)
     add_test(NAME ${example} COMMAND ${check} $<TARGET_FILE:${example}>)
   endforeach()
   add_test(NAME example_python COMMAND ${check} ${DSPARK_TEST_PYTHON} ${PROJECT_SOURCE_DIR}/examples/generate.py
     $<TARGET_FILE:dspark_shared>)
   add_test(NAME example_consumer COMMAND ${DSPARK_TEST_PYTHON} ${PROJECT_SOURCE_DIR}/tests/check_install.py
-    $<TARGET_FILE:dspark> $<TARGET_FILE:write_tiny_gguf> ${PROJECT_BINARY_DIR})
-  set_tests_properties(example_c example_cc example_static example_python example_consumer PROPERTIES TIMEOUT 1800)
+    $<TARGET_FILE:dspark> ${PROJECT_BINARY_DIR})
+  set_tests_properties(example_c example_cc example_static example_python example_consumer PROPERTIES
+    SKIP_RETURN_CODE 77 TIMEOUT 1800)
 endfunction()

@@ -2,7 +2,7 @@
 """Installs libdspark and builds on it as a stranger would: examples/consumer with find_package, and generate.c with
 pkg-config. Looks at what the shared library shows, and at dspark.h through the eyes of a strict C compiler.
 
-    tests/check_install.py DSPARK WRITE_TINY_GGUF BUILD_FOLDER
+    tests/check_install.py DSPARK BUILD_FOLDER
 """
 import pathlib
 import re
@@ -42,7 +42,7 @@ def check_header(include):
 
 
 def main():
-    dspark, writer, build = sys.argv[1:]
+    dspark, build = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         prefix, consumer = pathlib.Path(folder, "prefix"), pathlib.Path(folder, "consumer")
         run("cmake", "--install", build, "--component", "library", "--prefix", prefix)
@@ -54,13 +54,13 @@ def main():
         run("cmake", "-S", ROOT / "examples/consumer", "-B", consumer, f"-DCMAKE_PREFIX_PATH={prefix}")
         run("cmake", "--build", consumer)
         for name in ("consumer_c", "consumer_cc", "consumer_static"):
-            print(name, check(dspark, writer, [str(consumer / name)]))
+            print(name, check(dspark, [str(consumer / name)]))
 
         pc = {"PATH": "/usr/bin:/bin", "PKG_CONFIG_PATH": str(libraries / "pkgconfig")}
         flags = run("pkg-config", "--cflags", "--libs", "dspark", env=pc).split()
         program = pathlib.Path(folder, "by_pkg_config")
         run("cc", ROOT / "examples/generate.c", "-o", program, *flags, f"-Wl,-rpath,{libraries}")
-        print("pkg-config", check(dspark, writer, [str(program)]))
+        print("pkg-config", check(dspark, [str(program)]))
 
 
 if __name__ == "__main__":

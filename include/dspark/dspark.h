@@ -12,9 +12,9 @@
  * so a call waits for the step under way at most; dspark_poll, dspark_get_timings, dspark_tokenize,
  * dspark_detokenize, dspark_render_chat and dspark_get_info do not even wait for that.
  *
- * Who drives. You do, as with llama_decode: a step runs on the thread that calls dspark_step, and where nobody
- * calls it nothing happens. Steps then suit your event loop, and no callback comes from a thread you do not
- * know; a program that wants a thread for them starts one around dspark_step.
+ * Who drives. You do, as with llama_decode: a step runs on the thread that calls dspark_step, and where
+ * nobody calls it nothing happens. Steps then suit your event loop, and no callback comes from a thread you
+ * do not know; a program that wants a thread for them starts one around dspark_step.
  *
  * Memory. What you pass in is copied before a function returns. A pointer that you get in dspark_event is the
  * engine's, and good until the next dspark_poll of that request, its dspark_release or the engine's

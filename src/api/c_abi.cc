@@ -54,7 +54,7 @@ class EngineTable {
   dspark_engine* Add(std::shared_ptr<SharedEngine> engine) {
     const std::lock_guard lock(mutex_);
     engines_.emplace(++last_, std::move(engine));
-    return reinterpret_cast<dspark_engine*>(last_);
+    return reinterpret_cast<dspark_engine*>(last_);  // NOLINT: never followed
   }
   std::shared_ptr<SharedEngine> Find(const dspark_engine* handle) {
     const std::lock_guard lock(mutex_);
