@@ -134,10 +134,11 @@ ordered_json Message(const ReplyHeader& header, size_t choice, const std::string
   if (!header.tool_calls) return message;
   ToolCallParser parser;
   const ToolCallParser::Piece piece = parser.Add(text);
-  message["content"] = piece.content + parser.Finish().content;
+  const std::string content = piece.content + parser.Finish().content;
+  message["content"] = content;
   for (const ParsedCall& call : piece.calls)
     message["tool_calls"].push_back(CallJson(header, choice, (*calls)++, call));
-  if (*calls > 0 && message["content"] == "") message["content"] = nullptr;
+  if (*calls > 0 && content.empty()) message["content"] = nullptr;
   return message;
 }
 
