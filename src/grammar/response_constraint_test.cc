@@ -107,7 +107,7 @@ TEST(ReplyForm, NamesTheFieldThatIsWrong) {
   expect({.tools = std::vector<ToolFunction>(129, Clock()), .calls = Calls::kAuto}, "tools", "at most 128");
 }
 
-// Qwen3's own template, rendered by transformers for one tool of the same name.
+// The layout of Qwen3's template, for one tool.
 TEST(ToolText, IsThatOfTheQwenTemplates) {
   const ToolFunction tool{"f", "d", Json::parse(R"({"type":"object","properties":{"a":{"type":"string"}}})")};
   EXPECT_EQ(ToolPreamble({&tool, 1}),
