@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/clock.h"
 #include "engine/engine.h"
 
 namespace dspark {
@@ -49,10 +48,12 @@ void Engine::Propose() {
                         .sampler = sample ? &sequence.sampler : nullptr,
                         .free_only = plan && !slot.drafts});
   }
+  const double start = options_.now_ms();
   if (!propose_.empty()) drafter_->Propose(propose_);
+  cost_.drafter_ms = options_.now_ms() - start;
   for (const Slot& slot : slots_) slot.sequence->sampler.End();
-  draft_ms_ = NowMs() - step_start_ms_;
-  if (plan) ObserveDraftCost();
+  cost_.draft_ms = options_.now_ms() - step_start_ms_;
+  ObserveDraftCost(plan);
 }
 
 // One candidate for every slot that commits: `length` drafts, draft k + 1 kept with probability `kept`.
@@ -105,12 +106,12 @@ void Engine::PlanDrafts() {
   }
 }
 
-void Engine::ObserveDraftCost() {
-  int drafting = 0;
-  for (const ProposeRequest& request : propose_) {
-    drafting += !request.free_only && request.proposal->match_length == 0;
-  }
-  if (drafting > 0) draft_cost_.Observe(drafting, draft_ms_);
+void Engine::ObserveDraftCost(bool learn) {
+  cost_.drafting = 0;
+  if (!drafter_ || !drafter_->runs_model()) return;
+  for (const ProposeRequest& request : propose_)
+    cost_.drafting += !request.free_only && request.proposal->match_length == 0;
+  if (learn && cost_.drafting > 0) draft_cost_.Observe(cost_.drafting, cost_.draft_ms);
 }
 
 // Cuts every proposal to the length that is worth it and that the pass has room for. What is cut stays under
