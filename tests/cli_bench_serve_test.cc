@@ -63,8 +63,8 @@ TEST_F(CliBenchServe, MeasuresPoliciesAndSimulatesThem) {
 
 TEST_F(CliBenchServe, OpenLoadsAndTraces) {
   std::ofstream(Path("t.csv")) << "at_s,prompt_tokens,max_tokens\n0,20,3\n0.05,5,4\n0.1,9,5\n";
-  const Outcome trace = Run(
-      Bench({"--trace", Path("t.csv"), "--policies", "off", "--parallel", "2", "--json", Path("b.json")}));
+  const Outcome trace = Run(Bench({"--trace", Path("t.csv"), "--policies", "off", "--parallel", "2",
+                                   "--no-warm-up", "--json", Path("b.json")}));
   ASSERT_EQ(trace.exit_code, 0) << trace.err;
   const nlohmann::json json = Json("b.json");
   EXPECT_EQ(json["points"][0]["replies"], 3);

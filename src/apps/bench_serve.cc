@@ -27,7 +27,7 @@ struct BenchServeOptions {
   int max_prompts = 32;  // of each suite
   int max_tokens = 128;
   double temperature = 0;
-  bool ignore_eos = false;
+  bool ignore_eos = false, warm_up = true;
   int repeat = 1, parallel = 64;
   std::string url, api_key, model_name;
 };
@@ -114,11 +114,23 @@ LoadRun RunOnce(const Bench& bench, const Answerer& answerer, const LoadLevel& l
   return run;
 }
 
+// One request a stream of the widest load for every policy, of which nothing is counted: pages are touched,
+// and drafters' prices learned, once in a server's life.
+void WarmUp(const Bench& bench, ProgressLine* line) {
+  const int streams = MostStreams(bench.levels, bench.options.parallel);
+  const LoadLevel level{.concurrency = streams, .arrivals = BackToBack(streams + 1)};
+  for (const Answerer& answerer : bench.answerers) {
+    line->Show([&] { return fmt::format("warming up: {}", answerer.policy); });
+    RunOnce(bench, answerer, level, 0);
+  }
+}
+
 // Policies in turn, each repetition from another one on: what disturbs the machine disturbs all alike.
 TrafficResults Measure(const Bench& bench) {
   const size_t policies = bench.answerers.size();
   std::vector<std::vector<LoadRun>> runs(bench.levels.size() * policies);
   ProgressLine line;
+  if (bench.options.warm_up) WarmUp(bench, &line);
   for (int turn = 0; turn < bench.options.repeat; ++turn) {
     for (size_t l = 0; l < bench.levels.size(); ++l) {
       for (size_t p = 0; p < policies; ++p) {
@@ -260,6 +272,7 @@ Command AddBenchServe(CLI::App& app) {
   app.add_flag("--ignore-eos", options->ignore_eos, "Replies run on to --max-tokens");
   app.add_option("--repeat", options->repeat, "Repetitions, policies in turn; the median counts [1]")
       ->check(CLI::Range(1, 1000));
+  app.add_flag("!--no-warm-up", options->warm_up, "Count from the first request on");
   app.add_option("--parallel", options->parallel, "Sequences decoding at once under an open load [64]")
       ->check(CLI::Range(1, 1024));
   CLI::Option* url = app.add_option("--url", options->url,

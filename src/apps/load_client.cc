@@ -128,15 +128,15 @@ class Load {
       return !stopping_ && reply->error.empty();
     };
     const httplib::Result result = client.send(request);
-    if (!reply->error.empty() || (stopping_ && !done)) return;
-    if (status != 0 && status != 200) {
+    if (!reply->error.empty()) return;
+    if (done) {  // whatever became of the connection then
+      reply->complete = true;
+    } else if (status != 0 && status != 200) {
       reply->error = fmt::format("HTTP status {}: {}", status, Printable(text, 200));
-    } else if (!result) {
-      reply->error = "no answer: " + httplib::to_string(result.error());
-    } else if (!done) {
-      reply->error = "the stream ended before data: [DONE]";
+    } else if (!stopping_) {
+      reply->error = result ? std::string("the stream ended before data: [DONE]")
+                            : "no answer: " + httplib::to_string(result.error());
     }
-    reply->complete = reply->error.empty();
   }
 
   // Takes whole events out of `text`. True at the stream's last one.

@@ -111,7 +111,14 @@ void Engine::ObserveDraftCost(bool learn) {
   if (!drafter_ || !drafter_->runs_model()) return;
   for (const ProposeRequest& request : propose_)
     cost_.drafting += !request.free_only && request.proposal->match_length == 0;
-  if (learn && cost_.drafting > 0) draft_cost_.Observe(cost_.drafting, cost_.draft_ms);
+  if (!learn || cost_.drafting == 0) return;
+  // A sequence that is tried after a while has its backlog read first, its prompt perhaps: that is part of the
+  // price of trying, though not of the next draft's.
+  if (std::ranges::none_of(slots_, [](const Slot& slot) { return slot.drafts && !slot.probes; })) {
+    const auto tries = std::ranges::count_if(slots_, &Slot::probes);
+    trial_credit_.Charge(std::max(0.0, cost_.drafter_ms - double(tries) * draft_cost_.Ms(1)));
+  }
+  draft_cost_.Observe(cost_.drafting, cost_.draft_ms);
 }
 
 // Cuts every proposal to the length that is worth it and that the pass has room for. What is cut stays under

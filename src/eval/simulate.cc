@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <map>
 
-#include "core/rng.h"
-
 namespace dspark {
 namespace {
 
@@ -74,8 +72,7 @@ class SimulatedDrafter : public Drafter {
   bool runs_model() const override { return !profile_.draft_ms.points.empty(); }
 
   void Begin(SequenceId sequence, std::span<const int32_t>) override {
-    const double u = UniformDouble(seed_, uint64_t(sequence), Purpose::kDraft);
-    places_[sequence] = {&profile_.replies[size_t(u * double(profile_.replies.size()))]};
+    places_[sequence] = {&profile_.replies[(uint64_t(sequence) + seed_) % profile_.replies.size()]};
   }
   void Propose(std::span<ProposeRequest> requests) override {
     int drafting = 0;
@@ -190,8 +187,7 @@ class Simulation {
     for (size_t i = 0; i < load_.arrivals.size(); ++i) {
       ReplyShape shape;
       if (!profile_.shapes.empty()) {
-        const double u = UniformDouble(load_.seed, i, Purpose::kAccept);
-        shape = profile_.shapes[size_t(u * double(profile_.shapes.size()))];
+        shape = profile_.shapes[(i + load_.seed) % profile_.shapes.size()];
       }
       const Arrival& arrival = load_.arrivals[i];
       if (arrival.prompt_tokens > 0) shape.prompt_tokens = arrival.prompt_tokens;

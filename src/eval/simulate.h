@@ -17,7 +17,8 @@
 namespace dspark {
 
 struct SimulatedLoad {
-  // Times, and tokens where they are given; else those of the profile's shapes, in an order by `seed`.
+  // Times, and tokens where they are given; else those of the profile's shapes in turn, as replies are,
+  // from the one on that `seed` says.
   std::vector<Arrival> arrivals = {};
   int concurrency = 0;  // > 0: a closed load, whose streams take the next arrival as soon as one ends
   uint64_t seed = 0;
