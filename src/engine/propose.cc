@@ -26,8 +26,10 @@ StepShape Engine::ShapeOfStep() const {
   double depth_ms = 0;
   for (const Slot& slot : slots_) depth_ms += costs_.DepthMs(slot.rows, slot.sequence->computed);
   const TargetLimits& limits = target_.limits();
+  const bool priced = commits > 0 && !costs_.points().empty();
   return {.base_rows = rows,
           .room = std::min(limits.max_rows - rows, limits.max_logit_rows - commits),
+          .prompt_ms = priced ? costs_.Ms(rows) - costs_.Ms(commits) : 0,
           .depth_ms = depth_ms};
 }
 
@@ -112,8 +114,8 @@ void Engine::ObserveDraftCost(bool learn) {
   for (const ProposeRequest& request : propose_)
     cost_.drafting += !request.free_only && request.proposal->match_length == 0;
   if (!learn || cost_.drafting == 0) return;
-  // A sequence that is tried after a while has its backlog read first, its prompt perhaps: that is part of the
-  // price of trying, though not of the next draft's.
+  // A sequence that is tried after a while has its backlog read first, its prompt perhaps: that is part of
+  // the price of trying, though not of the next draft's.
   if (std::ranges::none_of(slots_, [](const Slot& slot) { return slot.drafts && !slot.probes; })) {
     const auto tries = std::ranges::count_if(slots_, &Slot::probes);
     trial_credit_.Charge(std::max(0.0, cost_.drafter_ms - double(tries) * draft_cost_.Ms(1)));

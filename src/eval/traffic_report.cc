@@ -152,7 +152,9 @@ std::string Settings(const TrafficResults& r) {
   entry("drafter", r.drafter);
   entry("prompts", r.prompts);
   entry("load", r.load);
-  entry("replies", fmt::format("at most {} tokens, temperature {:g}", r.max_tokens, r.temperature));
+  const std::string longest =
+      r.max_tokens > 0 ? fmt::format("at most {} tokens", r.max_tokens) : std::string("as recorded");
+  entry("replies", fmt::format("{}, temperature {:g}", longest, r.temperature));
   return html + "</dl>\n";
 }
 
