@@ -143,7 +143,9 @@ Command AddBench(CLI::App& app) {
   app.add_option("--repeat", options->repeat, "Repetitions; the median counts [7]")
       ->check(CLI::Range(1, 1000));
   app.add_flag("--json", options->json, "One JSON object");
-  return [options] { return Run(*options); };
+  CLI::App* serve = app.add_subcommand("serve", "Measure a server under load, policies beside each other");
+  const Command run_serve = AddBenchServe(*serve);
+  return [options, serve, run_serve] { return serve->parsed() ? run_serve() : Run(*options); };
 }
 
 }  // namespace dspark

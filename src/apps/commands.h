@@ -21,6 +21,7 @@ using Command = std::function<Result<int>()>;
 
 Command AddRun(CLI::App& app);
 Command AddBench(CLI::App& app);
+Command AddBenchServe(CLI::App& app);  // bench serve
 Command AddCalibrate(CLI::App& app);
 Command AddConvert(CLI::App& app);
 Command AddEval(CLI::App& app);
@@ -28,6 +29,7 @@ Command AddInfo(CLI::App& app);
 Command AddPrepare(CLI::App& app);
 Command AddPull(CLI::App& app);
 Command AddServe(CLI::App& app);
+Command AddSimulate(CLI::App& app);
 Command AddTrain(CLI::App& app);
 
 }  // namespace dspark

@@ -9,6 +9,7 @@
 #include "apps/eval_session.h"
 #include "apps/flags.h"
 #include "apps/output.h"
+#include "apps/report_files.h"
 #include "apps/session_flags.h"
 #include "core/atomic_file.h"
 #include "eval/report.h"
@@ -115,34 +116,8 @@ void PrintTables(const EvalResults& results) {
   }
 }
 
-Status WriteText(const std::string& path, const std::string& text) {
-  if (path.empty()) return {};
-  DSPARK_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
-  file.Write(text);
-  return file.Commit();
-}
-
-// Found out at the start, not after an hour.
-Status CheckWritable(const std::string& path) {
-  if (path.empty()) return {};
-  const auto file = AtomicFile::Create(path);
-  return file ? Status() : file.error();
-}
-
-// One report never replaces the other.
-Status CheckApart(const EvalOptions& options) {
-  const auto plain = [](const std::string& path) {
-    std::error_code ignored;
-    return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
-  };
-  if (!options.json.empty() && !options.html.empty() && plain(options.json) == plain(options.html))
-    return MakeError("--json and --html {}: one file for both; give two", options.html);
-  return {};
-}
-
 Result<int> Run(const EvalOptions& options) {
-  DSPARK_RETURN_IF_ERROR(CheckWritable(options.json));
-  DSPARK_RETURN_IF_ERROR(CheckWritable(options.html));
+  DSPARK_RETURN_IF_ERROR(CheckReportFiles(options.json, options.html));
   DSPARK_ASSIGN_OR_RETURN(const std::vector<Suite> suites, ReadSuites(options));
   DSPARK_ASSIGN_OR_RETURN(const auto eval, EvalSession::Open(options.session));
   EvalResults results = Describe(options, *eval);
@@ -153,8 +128,8 @@ Result<int> Run(const EvalOptions& options) {
                                           [&](int done) { ShowProgress(suite, done, &line); }));
     for (size_t d = 0; d < found.size(); ++d) results.drafters[d].suites.push_back(std::move(found[d]));
     // What is done so far is kept: an evaluation may run for hours.
-    DSPARK_RETURN_IF_ERROR(WriteText(options.json, ToJson(results).dump(1) + "\n"));
-    DSPARK_RETURN_IF_ERROR(WriteText(options.html, RenderReport(results)));
+    DSPARK_RETURN_IF_ERROR(WriteReport(options.json, ToJson(results).dump(1) + "\n"));
+    DSPARK_RETURN_IF_ERROR(WriteReport(options.html, RenderReport(results)));
   }
   PrintTables(results);
   if (results.Answers() == 0) {
@@ -193,7 +168,7 @@ Command AddEval(CLI::App& app) {
                                  "nothing would be measured; fixed:0 makes drafts and verifies none");
     }
     RequireOk(CheckDrafterNames(options->session));
-    RequireOk(CheckApart(*options));
+    RequireOk(CheckApart(options->json, options->html));
   });
   return [options] { return Run(*options); };
 }

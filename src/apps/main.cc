@@ -59,7 +59,8 @@ int main(int argc, char** argv) {
   };
   add("run", "Answer a prompt, or chat in the terminal", dspark::AddRun);
   add("serve", "Answer many at once, behind OpenAI's API", dspark::AddServe);
-  add("bench", "Measure decode, verify and prefill speed", dspark::AddBench);
+  add("bench", "Measure passes, or a server under load (bench serve)", dspark::AddBench);
+  add("simulate", "Plan capacity: a server under load, from what was measured", dspark::AddSimulate);
   add("info", "Say what a model file is: shapes, types, memory", dspark::AddInfo);
   add("convert", "Write a drafter in another form", dspark::AddConvert);
   add("prepare", "Make training data: split, regenerate, cache", dspark::AddPrepare);

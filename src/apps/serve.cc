@@ -5,13 +5,12 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
-#include <ctime>
-#include <filesystem>
 #include <fstream>
 
 #include "api/memory_plan.h"
 #include "api/session.h"
 #include "apps/commands.h"
+#include "apps/describe_model.h"
 #include "apps/output.h"
 #include "apps/session_flags.h"
 #include "serve/http_server.h"
@@ -38,27 +37,6 @@ Status ReadKeys(const std::string& path, std::vector<std::string>* keys) {
   }
   if (keys->empty()) return MakeError("--api-key-file {}: there is no key in it; write one a line", path);
   return {};
-}
-
-ServedModel Describe(const Session& session, const std::string& name) {
-  const ModelConfig& config = session.files.config;
-  ServedModel model{.name = name,
-                    .tokenizer = session.files.tokenizer.get(),
-                    .chat_format = {},
-                    .bos = config.add_bos ? config.bos : std::nullopt,
-                    .vocab = config.vocab,
-                    .context = session.target->limits().max_context,
-                    .created = std::time(nullptr)};
-  if (model.tokenizer) model.tokens = std::make_shared<TokenTrie>(*model.tokenizer, config.eos);
-  if (name.empty()) {  // as one would call the file, not what may stand in it
-    const std::filesystem::path path = std::filesystem::canonical(session.model_path);
-    model.name = std::filesystem::is_directory(path) ? path.filename() : path.stem();
-  }
-  const int pool_tokens = session.blocks->blocks() * session.blocks->layout().block_tokens;
-  model.context = std::min(model.context, pool_tokens);
-  if (const auto format = DetectChatFormat(session.files.chat_template); format.ok() && model.tokenizer)
-    model.chat_format = *format;
-  return model;
 }
 
 void LogPlan(const Session& session, const ServeOptions& options, const ServedModel& model,
@@ -98,6 +76,7 @@ sigset_t HoldSignals() {
 }
 
 Result<int> Serve(ServeOptions options) {
+  options.session.logit_rows = LogitRowsFor(options.session.sequences);
   const sigset_t signals = HoldSignals();
   if (!options.key_file.empty()) DSPARK_RETURN_IF_ERROR(ReadKeys(options.key_file, &options.http.api_keys));
   options.http.max_body = size_t(options.max_body_mb * 1e6);
@@ -107,7 +86,7 @@ Result<int> Serve(ServeOptions options) {
   RoundTally tally;
   options.session.observer = &tally;
   DSPARK_ASSIGN_OR_RETURN(auto session, Session::Open(options.session));
-  const ServedModel model = Describe(*session, options.name);
+  const ServedModel model = DescribeModel(*session, options.name);
   LogPlan(*session, options, model, *log);
   ServeMetrics metrics(model.name);
   LoadHistory history;

@@ -25,7 +25,7 @@ void Budget::Admit(int drafts, std::span<VerifyCandidate> candidates) {
 
 void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates) {
   Sort(candidates);
-  double expected = double(candidates.size()), depth_ms = step.depth_ms;
+  double expected = double(candidates.size()), depth_ms = step.depth_ms - step.prompt_ms;
   double best = kGainMargin * expected / (costs.Ms(step.base_rows) + depth_ms);
   int admitted = 0;
   for (int n = 0; n < std::min(step.room, int(order_.size())); ++n) {

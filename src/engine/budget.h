@@ -7,6 +7,8 @@
 // searched over all prefixes of that order. That is lossless where the acceptances given are functions of
 // committed text only; where they come from drafts that were sampled, admission must stop at the first
 // decline as in the paper, so that no draft's admission depends on itself or a later one (docs/lossless.md).
+// Prompts that share the pass have to be read whatever lengths are chosen: their time is left out, or it
+// would make dear drafts look cheap.
 //
 // The asynchronous form (§5.2): how many drafts the step verifies is decided from confidences of two steps
 // ago, by a search over all admissions, and the most confident drafts of now fill the places.
@@ -32,6 +34,7 @@ struct StepShape {
   int base_rows = 0;                   // rows the step has anyway: one per decoding sequence, and prefill
   int room = 0;                        // drafts one pass can hold
   double draft_ms = 0;                 // what drafting would cost, while that is still to be decided
+  double prompt_ms = 0;                // of the pass, what prompts add: it is no price of these tokens
   double depth_ms = 0;                 // of the rows the step has anyway, beside CostTable::Ms
   bool stop_at_first_decline = false;  // Algorithm 1 to the letter
 };

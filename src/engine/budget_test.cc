@@ -45,6 +45,18 @@ TEST(Budget, LooksBeyondAStep) {
   EXPECT_EQ(Choose(stairs, 1, 16, {{0.9f, 0.9f, 0.9f, 0.9f}}), std::vector<int>{3});
 }
 
+// Rows cost a millisecond each: a draft that is kept six times in ten loses. 28 rows of prompts beside it
+// change nothing, for they are read in this step or another.
+TEST(Budget, PromptsDoNotMakeDraftsCheap) {
+  const CostTable costs({{1, 1}, {64, 64}});
+  const std::vector<float> c = {0.6f};
+  for (const double prompt_ms : {28.0, 0.0}) {
+    std::vector<VerifyCandidate> candidates(4, {.conditional = c});
+    Budget().Choose(costs, {.base_rows = 32, .room = 8, .prompt_ms = prompt_ms}, candidates);
+    EXPECT_EQ(candidates[0].length, prompt_ms > 0 ? 0 : 1);
+  }
+}
+
 // Drafting itself must be paid for by what it gives.
 TEST(Budget, PricesTheDraft) {
   const CostTable costs({{1, 1}, {4, 1}});

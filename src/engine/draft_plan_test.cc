@@ -56,5 +56,19 @@ TEST(TrialCredit, AllTriesTogetherTakeAHundredthOfTheTime) {
   EXPECT_NEAR(tries, 4 + 50, 1);
 }
 
+// A try of 2 ms that took 10: the share of time is that of what it really took.
+TEST(TrialCredit, TriesThatTakeLongerAreRarer) {
+  TrialCredit credit;
+  while (credit.Spend(2)) credit.Charge(8);
+  int tries = 0;
+  for (int step = 0; step < 10000; ++step) {
+    credit.Earn(10);
+    if (!credit.Spend(2)) continue;
+    credit.Charge(8);
+    ++tries;
+  }
+  EXPECT_NEAR(tries * 10, 0.01 * 10000 * 10, 50);
+}
+
 }  // namespace
 }  // namespace dspark

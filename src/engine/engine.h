@@ -7,11 +7,13 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/function_ref.h"
 #include "core/result.h"
 #include "draft/drafter.h"
@@ -40,7 +42,8 @@ struct EngineOptions {
   // K/V of earlier text is kept while nobody needs the blocks: the pool is then this engine's alone.
   bool prefix_cache = false;
   ThreadPool* pool = nullptr;  // verifies the sequences of a step side by side; none: one after the other
-  RoundObserver* observer = nullptr;  // is told of every round; outlives the engine
+  RoundObserver* observer = nullptr;       // is told of every round; outlives the engine
+  std::function<double()> now_ms = NowMs;  // what steps are timed by; a simulation has a clock of its own
 
   // Lengths by cost: the cost table is needed, and drafters that do not pay are parked.
   bool Adaptive() const { return fixed_draft < 0 && !(threshold > 0); }
@@ -71,12 +74,14 @@ class Engine {
 
   // What the last step took; nothing where it ran nothing.
   struct StepCost {
-    int rows = 0;
-    double draft_ms = 0, verify_ms = 0;  // proposing; target pass and accept rule
+    int rows = 0, prompt_rows = 0;       // of the pass; of these, rows of prompts
+    int committing = 0;                  // sequences that get tokens
+    int drafting = 0;                    // sequences that the drafter's model ran for
+    double draft_ms = 0, verify_ms = 0;  // planning and proposing; target pass and accept rule
+    double pass_ms = 0, drafter_ms = 0;  // the target's pass alone; what the drafter itself took
+    double depth_ms = 0;                 // of pass_ms, by the cost table: deep contexts
   };
-  StepCost last_step() const {
-    return slots_.empty() ? StepCost{} : StepCost{int(batch_tokens_.size()), draft_ms_, verify_ms_};
-  }
+  StepCost last_step() const { return slots_.empty() ? StepCost{} : cost_; }
 
   // One step. The events stay valid until the next call; empty while only prompts are being read.
   std::span<const TokenEvent> Step();
@@ -130,7 +135,7 @@ class Engine {
   StepShape ShapeOfStep() const;
   void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Sequence&, int k)> kept);
   void PlanDrafts();
-  void ObserveDraftCost();
+  void ObserveDraftCost(bool learn);
   void FilterDrafts();
   void TrimByCost();
   void FillCapacity(StepShape shape);
@@ -184,7 +189,8 @@ class Engine {
   DraftCost draft_cost_;
   TrialCredit trial_credit_;
   AcceptanceEstimate learned_;  // from all sequences: what new ones begin with
-  double draft_ms_ = 0, verify_ms_ = 0, step_start_ms_ = 0;
+  StepCost cost_;
+  double step_start_ms_ = 0;
 };
 
 }  // namespace dspark

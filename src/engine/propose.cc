@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/clock.h"
 #include "engine/engine.h"
 
 namespace dspark {
@@ -27,8 +26,10 @@ StepShape Engine::ShapeOfStep() const {
   double depth_ms = 0;
   for (const Slot& slot : slots_) depth_ms += costs_.DepthMs(slot.rows, slot.sequence->computed);
   const TargetLimits& limits = target_.limits();
+  const bool priced = commits > 0 && !costs_.points().empty();
   return {.base_rows = rows,
           .room = std::min(limits.max_rows - rows, limits.max_logit_rows - commits),
+          .prompt_ms = priced ? costs_.Ms(rows) - costs_.Ms(commits) : 0,
           .depth_ms = depth_ms};
 }
 
@@ -49,10 +50,12 @@ void Engine::Propose() {
                         .sampler = sample ? &sequence.sampler : nullptr,
                         .free_only = plan && !slot.drafts});
   }
+  const double start = options_.now_ms();
   if (!propose_.empty()) drafter_->Propose(propose_);
+  cost_.drafter_ms = options_.now_ms() - start;
   for (const Slot& slot : slots_) slot.sequence->sampler.End();
-  draft_ms_ = NowMs() - step_start_ms_;
-  if (plan) ObserveDraftCost();
+  cost_.draft_ms = options_.now_ms() - step_start_ms_;
+  ObserveDraftCost(plan);
 }
 
 // One candidate for every slot that commits: `length` drafts, draft k + 1 kept with probability `kept`.
@@ -105,12 +108,19 @@ void Engine::PlanDrafts() {
   }
 }
 
-void Engine::ObserveDraftCost() {
-  int drafting = 0;
-  for (const ProposeRequest& request : propose_) {
-    drafting += !request.free_only && request.proposal->match_length == 0;
+void Engine::ObserveDraftCost(bool learn) {
+  cost_.drafting = 0;
+  if (!drafter_ || !drafter_->runs_model()) return;
+  for (const ProposeRequest& request : propose_)
+    cost_.drafting += !request.free_only && request.proposal->match_length == 0;
+  if (!learn || cost_.drafting == 0) return;
+  // A sequence that is tried after a while has its backlog read first, its prompt perhaps: that is part of
+  // the price of trying, though not of the next draft's.
+  if (std::ranges::none_of(slots_, [](const Slot& slot) { return slot.drafts && !slot.probes; })) {
+    const auto tries = std::ranges::count_if(slots_, &Slot::probes);
+    trial_credit_.Charge(std::max(0.0, cost_.drafter_ms - double(tries) * draft_cost_.Ms(1)));
   }
-  if (drafting > 0) draft_cost_.Observe(drafting, draft_ms_);
+  draft_cost_.Observe(cost_.drafting, cost_.draft_ms);
 }
 
 // Cuts every proposal to the length that is worth it and that the pass has room for. What is cut stays under

@@ -15,7 +15,7 @@ struct RoundRecord {
   int drafted = 0;
   int accepted = 0;                   // drafts kept
   int committed = 0;                  // tokens of the reply that came out of the round
-  bool looked_up = false;             // the drafts were copied by prompt lookup
+  int match_length = 0;               // as Proposal's: 0 where no prompt lookup drafted
   std::span<const float> confidence;  // of all drafts that were proposed, verified or not; or empty
 };
 

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "core/clock.h"
 #include "engine/engine.h"
 #include "kernels/ops.h"
 
@@ -10,7 +9,7 @@ namespace dspark {
 
 std::span<const TokenEvent> Engine::Step() {
   events_.clear();
-  step_start_ms_ = NowMs();
+  step_start_ms_ = options_.now_ms();
   EndCancelled();
   Admit();
   Plan();
@@ -21,7 +20,7 @@ std::span<const TokenEvent> Engine::Step() {
     Verify(output);
     Commit(output);
   }
-  trial_credit_.Earn(NowMs() - step_start_ms_);
+  trial_credit_.Earn(options_.now_ms() - step_start_ms_);
   RemoveFinished();
   return events_;
 }
@@ -72,15 +71,22 @@ ForwardOutput Engine::Forward() {
     logit_rows += slot.commits ? 1 + sequence.proposal.size() : 0;
     offset += rows;
   }
-  const double start = NowMs();
+  const double start = options_.now_ms();
   const ForwardOutput output =
       target_.Forward(segments_, drafter_ ? drafter_->tap_layers() : std::span<const int>());
-  verify_ms_ = NowMs() - start;
+  cost_.pass_ms = cost_.verify_ms = options_.now_ms() - start;
+  cost_.rows = int(batch_tokens_.size());
+  cost_.committing = cost_.prompt_rows = 0;
+  for (const Slot& slot : slots_) {
+    cost_.committing += slot.commits;
+    cost_.prompt_rows += slot.rows > 1 || !slot.commits ? slot.rows - slot.commits : 0;
+  }
+  cost_.depth_ms = DepthOfBatch();
   // Only steps of the shape that was measured: one pending token a sequence, and its drafts.
   const bool decoding =
       std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.rows == 1; });
   if (options_.follow_costs && decoding && !costs_.points().empty())
-    costs_.Observe(int(batch_tokens_.size()), std::max(verify_ms_ - DepthOfBatch(), 0.1 * verify_ms_));
+    costs_.Observe(cost_.rows, std::max(cost_.pass_ms - cost_.depth_ms, 0.1 * cost_.pass_ms));
   return output;
 }
 
@@ -91,7 +97,7 @@ double Engine::DepthOfBatch() const {
 }
 
 void Engine::Verify(const ForwardOutput& output) {
-  const double start = NowMs();
+  const double start = options_.now_ms();
   // A slot touches its own sequence and logits only. Workers take the next one when they are done: a row that
   // is sampled from the whole vocabulary costs many times a greedy one.
   std::atomic<size_t> next{0};
@@ -105,7 +111,7 @@ void Engine::Verify(const ForwardOutput& output) {
   } else {
     verify(verify_scratch_.front());
   }
-  verify_ms_ += NowMs() - start;
+  cost_.verify_ms += options_.now_ms() - start;
 }
 
 void Engine::VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& scratch) const {
@@ -166,7 +172,11 @@ void Engine::Commit(const ForwardOutput& output) {
                          .taps = output.taps + size_t(slot.first_row) * output.taps_stride,
                          .taps_stride = output.taps_stride});
   }
-  if (!observed_.empty()) drafter_->Observe(observed_);
+  if (!observed_.empty()) {
+    const double start = options_.now_ms();
+    drafter_->Observe(observed_);
+    cost_.drafter_ms += options_.now_ms() - start;
+  }
   if (cache_) Publish();
 }
 
@@ -184,7 +194,7 @@ void Engine::CommitSlot(Slot& slot, const ForwardOutput& output) {
   Sequence& sequence = *slot.sequence;
   sequence.computed += slot.rows;
   if (!slot.commits) {
-    sequence.stats.prompt_ms += NowMs() - step_start_ms_;
+    sequence.stats.prompt_ms += options_.now_ms() - step_start_ms_;
     return;
   }
   const size_t before = sequence.tokens.size();
@@ -263,7 +273,7 @@ void Engine::RecordStats(const Slot& slot, int committed) {
   SequenceStats& stats = slot.sequence->stats;
   stats.completion_tokens += committed;
   if (stats.completion_tokens == committed) {  // the prompt's last pass
-    stats.prompt_ms += NowMs() - step_start_ms_;
+    stats.prompt_ms += options_.now_ms() - step_start_ms_;
     return;
   }
   const int verified = slot.sequence->proposal.size();
@@ -278,15 +288,15 @@ void Engine::RecordStats(const Slot& slot, int committed) {
   for (int k = 0; k < verified; ++k) ++stats.verified_at[k];
   for (int k = 0; k < std::min(kept + 1, verified); ++k) ++stats.reached_at[k];
   for (int k = 0; k < kept; ++k) ++stats.accepted_at[k];
-  stats.draft_ms += draft_ms_;
-  stats.verify_ms += verify_ms_;
-  stats.decode_ms += NowMs() - step_start_ms_;
+  stats.draft_ms += cost_.draft_ms;
+  stats.verify_ms += cost_.verify_ms;
+  stats.decode_ms += options_.now_ms() - step_start_ms_;
   if (options_.observer) {
     options_.observer->OnRound({.sequence = slot.sequence->id,
                                 .drafted = committed > kept ? verified : kept,
                                 .accepted = kept,
                                 .committed = committed,
-                                .looked_up = slot.sequence->proposal.match_length > 0,
+                                .match_length = slot.sequence->proposal.match_length,
                                 .confidence = slot.sequence->proposed_confidence});
   }
 }

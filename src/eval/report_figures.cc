@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "eval/report_page.h"
 #include "eval/svg.h"
 
 namespace dspark {
@@ -192,13 +193,6 @@ std::string Thresholds(const DrafterResult& drafter, const std::vector<std::stri
 }
 
 }  // namespace
-
-std::string Legend(const std::vector<std::string>& names) {
-  std::string html = "<ul class=\"legend\">";
-  for (size_t i = 0; i < names.size(); ++i)
-    html += fmt::format("<li>{}{}</li>", RenderLineSample(int(i)), EscapeXml(names[i]));
-  return html + "</ul>\n";
-}
 
 std::string ConditionalFigure(const EvalResults& results) {
   size_t positions = 1;

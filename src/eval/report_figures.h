@@ -17,7 +17,4 @@ std::string ThresholdFigure(const EvalResults& results);
 // Reliability of the confidences, position by position, before and after temperatures.
 std::string ReliabilityFigure(const EvalResults& results);
 
-// <ul> of line samples and names.
-std::string Legend(const std::vector<std::string>& names);
-
 }  // namespace dspark

@@ -117,7 +117,7 @@ Result<GroupRun> RunGroup(Engine& engine, const ChatEncoder& encoder, int contex
 
 void RoundLog::OnRound(const RoundRecord& round) {
   acceptance_.Add(round.drafted, round.accepted, round.committed);
-  if (round.looked_up) looked_up_.Add(round.drafted, round.accepted, round.committed);
+  if (round.match_length > 0) looked_up_.Add(round.drafted, round.accepted, round.committed);
   if (round.confidence.empty() || round.drafted == 0) {
     without_confidence_.Add(round.drafted, round.accepted, round.committed);
     return;

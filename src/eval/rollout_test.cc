@@ -108,7 +108,7 @@ TEST(RoundLog, TellsLookupApart) {
   RoundLog log;
   log.OnRound({.sequence = 1, .drafted = 2, .accepted = 1, .committed = 2, .confidence = {}});
   log.OnRound(
-      {.sequence = 1, .drafted = 4, .accepted = 4, .committed = 5, .looked_up = true, .confidence = {}});
+      {.sequence = 1, .drafted = 4, .accepted = 4, .committed = 5, .match_length = 3, .confidence = {}});
   EXPECT_EQ(log.acceptance().rounds, 2);
   EXPECT_EQ(log.acceptance().committed, 7);
   EXPECT_EQ(log.looked_up().rounds, 1);

@@ -17,8 +17,12 @@ struct Frame {
   double Y(double y) const { return At(y, chart.y, chart.height - kBottom, kTop); }
 
  private:
+  static double Scale(double value, const ChartAxis& axis) {
+    return axis.logarithmic ? std::log(std::max(value, axis.low)) : value;
+  }
   static double At(double value, const ChartAxis& axis, double from, double to) {
-    const double share = axis.high > axis.low ? (value - axis.low) / (axis.high - axis.low) : 0;
+    const double low = Scale(axis.low, axis), span = Scale(axis.high, axis) - low;
+    const double share = span > 0 ? (Scale(value, axis) - low) / span : 0;
     return from + (to - from) * std::clamp(share, 0.0, 1.0);
   }
 };

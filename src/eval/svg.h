@@ -22,6 +22,7 @@ struct ChartAxis {
   std::string label;
   double low = 0, high = 1;
   std::vector<double> ticks;
+  bool logarithmic = false;  // 0 < low
 };
 
 struct LineChart {
