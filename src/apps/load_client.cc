@@ -58,7 +58,6 @@ class Load {
     if (!options_.closed) Begin();
     std::vector<std::thread> threads;
     const int streams = std::min(options_.streams, int(requests_.size()));
-    waiting_for_first_ = streams;
     for (int i = 0; i < streams; ++i) threads.emplace_back([this] { Work(); });
     for (std::thread& thread : threads) thread.join();
     End();
@@ -82,14 +81,8 @@ class Load {
     end_ms_ = NowMs();
     stopping_ = true;
   }
-  // Whether this stream's part in the beginning is done: its first token, or a failure.
-  void Started(bool* started) {
-    if (!std::exchange(*started, true) && --waiting_for_first_ == 0) Begin();
-  }
-
   void Work() {
     const auto client = Connect(options_.server, options_.api_key, options_.timeout_s);
-    bool started = false;
     while (!stopping_) {
       const size_t at = next_.fetch_add(1);
       if (at >= requests_.size()) {
@@ -97,18 +90,18 @@ class Load {
         if (options_.closed) End();
         return;
       }
+      if (options_.closed && at >= size_t(options_.streams)) Begin();
       ReplyTimes& reply = replies_[at];
       const double due_ms = options_.closed ? NowMs() : start_ms_ + requests_[at].at_ms;
       while (NowMs() < due_ms) {
         std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(due_ms - NowMs()));
       }
       reply.due_ms = due_ms;
-      Ask(*client, requests_[at].body, &reply, &started);
-      Started(&started);
+      Ask(*client, requests_[at].body, &reply);
     }
   }
 
-  void Ask(httplib::Client& client, const std::string& body, ReplyTimes* reply, bool* started) {
+  void Ask(httplib::Client& client, const std::string& body, ReplyTimes* reply) {
     int status = 0;
     bool done = false;
     std::string text;  // an event that is not complete yet; of an error, all
@@ -124,7 +117,6 @@ class Load {
     request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t) {
       text.append(data, size);
       if (status == 200) done |= ReadEvents(&text, reply);
-      if (reply->tokens > 0) Started(started);
       return !stopping_ && reply->error.empty();
     };
     const httplib::Result result = client.send(request);
@@ -169,7 +161,6 @@ class Load {
   const std::span<const LoadRequest> requests_;
   std::vector<ReplyTimes> replies_;  // [requests], each written by one thread
   std::atomic<size_t> next_{0};
-  std::atomic<int> waiting_for_first_{0};
   std::atomic<bool> stopping_{false};
   double start_ms_ = 0;
   std::mutex mutex_;  // of all below

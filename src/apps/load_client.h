@@ -27,8 +27,9 @@ struct LoadClientOptions {
 };
 
 // Sends `requests`, sorted by time, and reads the replies; returns when all have ended. The window of an open
-// load is all of it. That of a closed one lasts from when every stream has a first token to when a stream
-// finds nothing left to ask; then replies under way are dropped. What fails is in the replies.
+// load is all of it. That of a closed one lasts from when the first stream asks again to when one finds
+// nothing left to ask, so that it holds as many prompts as replies; then replies under way are dropped. What
+// fails is in the replies.
 LoadRun RunLoad(const LoadClientOptions& options, std::span<const LoadRequest> requests);
 
 // The first model's name. Error: no server, or one that names none.

@@ -55,7 +55,8 @@ class Planner {
     int low = 0, high = options_.max_users + 1;  // enough at `low`, not at `high`
     while (high - low > 1) {
       const int users = (low + high) / 2;
-      const int requests = std::max(options_.traffic.requests, options_.traffic.per_stream * users);
+      const int requests =
+          std::max({options_.traffic.requests, options_.traffic.per_stream * users, users + 1});
       const LoadFigures f = Run(policy, {.concurrency = users, .arrivals = BackToBack(requests)});
       if (f.user_tok_per_s >= sla) {
         low = users;

@@ -78,7 +78,7 @@ Result<std::vector<LoadLevel>> PlanLevels(const TrafficOptions& options) {
   std::vector<int> concurrency = options.concurrency;
   if (concurrency.empty() && options.rates.empty()) concurrency = {1, 2, 4, 8, 16, 32, 64};
   for (const int streams : concurrency) {
-    const int requests = std::max(options.requests, options.per_stream * streams);
+    const int requests = std::max({options.requests, options.per_stream * streams, streams + 1});
     levels.push_back({.concurrency = streams, .arrivals = BackToBack(requests)});
   }
   std::ranges::stable_sort(levels, {},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace dspark {
 namespace {
@@ -164,20 +165,15 @@ class Simulation {
   }
 
   LoadRun Run() {
-    double window_begin = -1;
     while (!fading_ && (next_ < load_.arrivals.size() || !engine_->Idle())) {
       TakeArrivals();
       if (engine_->Idle()) {
         now_ms_ = std::max(now_ms_, load_.arrivals[next_].at_ms);
         continue;
       }
-      Step(window_begin >= 0);
-      // A closed load is on when every stream is being answered.
-      const bool on =
-          load_.concurrency == 0 || int(next_) < load_.concurrency || started_ >= load_.concurrency;
-      if (window_begin < 0 && on) window_begin = load_.concurrency == 0 ? 0 : now_ms_;
+      Step();
     }
-    run_.window_ms = now_ms_ - std::max(0.0, window_begin);
+    run_.window_ms = now_ms_ - window_begin_ms_;
     return std::move(run_);
   }
 
@@ -215,7 +211,8 @@ class Simulation {
     }
   }
 
-  void Step(bool counts) {
+  void Step() {
+    const bool counts = load_.concurrency == 0 || ended_;
     const double start = now_ms_;
     const StepSums before = run_.steps;
     const std::span<const TokenEvent> events = engine_->Step();
@@ -239,10 +236,11 @@ class Simulation {
 
   int Count(const TokenEvent& event) {
     ReplyTimes& reply = run_.replies[running_.at(event.sequence)];
-    if (++reply.tokens == 1) reply.first_ms = now_ms_, ++started_;
+    if (++reply.tokens == 1) reply.first_ms = now_ms_;
     reply.last_ms = now_ms_;
     if (event.finish == FinishReason::kNone) return 1;
     reply.complete = true;
+    if (!std::exchange(ended_, true) && load_.concurrency > 0) window_begin_ms_ = now_ms_;
     running_.erase(event.sequence);
     --live_;
     fading_ |= load_.concurrency > 0 && next_ == load_.arrivals.size();
@@ -261,8 +259,9 @@ class Simulation {
   std::optional<Engine> engine_;
   std::map<SequenceId, size_t> running_;  // by id: its place in run_.replies
   size_t next_ = 0;                       // arrival
-  int live_ = 0, started_ = 0;
-  bool fading_ = false;
+  int live_ = 0;
+  double window_begin_ms_ = 0;
+  bool ended_ = false, fading_ = false;  // a first reply; the last arrival was taken
 };
 
 }  // namespace

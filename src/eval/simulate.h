@@ -24,8 +24,9 @@ struct SimulatedLoad {
   uint64_t seed = 0;
 };
 
-// `options`: the policy, and max_sequences. `speculate`: false runs no drafter. A closed load's window ends
-// when no arrival is left for a stream that ended. Profile: `replies` may be empty where nothing is drafted.
+// `options`: the policy, and max_sequences. `speculate`: false runs no drafter. A closed load's window lasts
+// from the first reply's end to when no arrival is left for a stream that ended. Profile: `replies` may be
+// empty where nothing is drafted.
 LoadRun Simulate(const ServingProfile& profile, EngineOptions options, bool speculate,
                  const SimulatedLoad& load);
 
