@@ -7,7 +7,6 @@
 #pragma once
 
 #include <deque>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -42,8 +41,8 @@ struct EngineOptions {
   // K/V of earlier text is kept while nobody needs the blocks: the pool is then this engine's alone.
   bool prefix_cache = false;
   ThreadPool* pool = nullptr;  // verifies the sequences of a step side by side; none: one after the other
-  RoundObserver* observer = nullptr;       // is told of every round; outlives the engine
-  std::function<double()> now_ms = NowMs;  // what steps are timed by; a simulation has a clock of its own
+  RoundObserver* observer = nullptr;  // is told of every round; outlives the engine
+  const double* clock_ms = nullptr;   // what steps are timed by, in a simulation; none: the machine's clock
 
   // Lengths by cost: the cost table is needed, and drafters that do not pay are parked.
   bool Adaptive() const { return fixed_draft < 0 && !(threshold > 0); }
@@ -121,6 +120,8 @@ class Engine {
   double DepthOfBatch() const;
   void Verify(const ForwardOutput& output);
   void Commit(const ForwardOutput& output);
+
+  double Now() const { return options_.clock_ms ? *options_.clock_ms : NowMs(); }
 
   // admission.cc
   bool Speculates(const Sequence& sequence) const;

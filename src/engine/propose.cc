@@ -50,11 +50,11 @@ void Engine::Propose() {
                         .sampler = sample ? &sequence.sampler : nullptr,
                         .free_only = plan && !slot.drafts});
   }
-  const double start = options_.now_ms();
+  const double start = Now();
   if (!propose_.empty()) drafter_->Propose(propose_);
-  cost_.drafter_ms = options_.now_ms() - start;
+  cost_.drafter_ms = Now() - start;
   for (const Slot& slot : slots_) slot.sequence->sampler.End();
-  cost_.draft_ms = options_.now_ms() - step_start_ms_;
+  cost_.draft_ms = Now() - step_start_ms_;
   ObserveDraftCost(plan);
 }
 

@@ -9,7 +9,7 @@ namespace dspark {
 
 std::span<const TokenEvent> Engine::Step() {
   events_.clear();
-  step_start_ms_ = options_.now_ms();
+  step_start_ms_ = Now();
   EndCancelled();
   Admit();
   Plan();
@@ -20,7 +20,7 @@ std::span<const TokenEvent> Engine::Step() {
     Verify(output);
     Commit(output);
   }
-  trial_credit_.Earn(options_.now_ms() - step_start_ms_);
+  trial_credit_.Earn(Now() - step_start_ms_);
   RemoveFinished();
   return events_;
 }
@@ -71,10 +71,10 @@ ForwardOutput Engine::Forward() {
     logit_rows += slot.commits ? 1 + sequence.proposal.size() : 0;
     offset += rows;
   }
-  const double start = options_.now_ms();
+  const double start = Now();
   const ForwardOutput output =
       target_.Forward(segments_, drafter_ ? drafter_->tap_layers() : std::span<const int>());
-  cost_.pass_ms = cost_.verify_ms = options_.now_ms() - start;
+  cost_.pass_ms = cost_.verify_ms = Now() - start;
   cost_.rows = int(batch_tokens_.size());
   cost_.committing = cost_.prompt_rows = 0;
   for (const Slot& slot : slots_) {
@@ -97,7 +97,7 @@ double Engine::DepthOfBatch() const {
 }
 
 void Engine::Verify(const ForwardOutput& output) {
-  const double start = options_.now_ms();
+  const double start = Now();
   // A slot touches its own sequence and logits only. Workers take the next one when they are done: a row that
   // is sampled from the whole vocabulary costs many times a greedy one.
   std::atomic<size_t> next{0};
@@ -111,7 +111,7 @@ void Engine::Verify(const ForwardOutput& output) {
   } else {
     verify(verify_scratch_.front());
   }
-  cost_.verify_ms += options_.now_ms() - start;
+  cost_.verify_ms += Now() - start;
 }
 
 void Engine::VerifySlot(Slot& slot, const ForwardOutput& output, VerifyScratch& scratch) const {
@@ -173,9 +173,9 @@ void Engine::Commit(const ForwardOutput& output) {
                          .taps_stride = output.taps_stride});
   }
   if (!observed_.empty()) {
-    const double start = options_.now_ms();
+    const double start = Now();
     drafter_->Observe(observed_);
-    cost_.drafter_ms += options_.now_ms() - start;
+    cost_.drafter_ms += Now() - start;
   }
   if (cache_) Publish();
 }
@@ -194,7 +194,7 @@ void Engine::CommitSlot(Slot& slot, const ForwardOutput& output) {
   Sequence& sequence = *slot.sequence;
   sequence.computed += slot.rows;
   if (!slot.commits) {
-    sequence.stats.prompt_ms += options_.now_ms() - step_start_ms_;
+    sequence.stats.prompt_ms += Now() - step_start_ms_;
     return;
   }
   const size_t before = sequence.tokens.size();
@@ -273,7 +273,7 @@ void Engine::RecordStats(const Slot& slot, int committed) {
   SequenceStats& stats = slot.sequence->stats;
   stats.completion_tokens += committed;
   if (stats.completion_tokens == committed) {  // the prompt's last pass
-    stats.prompt_ms += options_.now_ms() - step_start_ms_;
+    stats.prompt_ms += Now() - step_start_ms_;
     return;
   }
   const int verified = slot.sequence->proposal.size();
@@ -290,7 +290,7 @@ void Engine::RecordStats(const Slot& slot, int committed) {
   for (int k = 0; k < kept; ++k) ++stats.accepted_at[k];
   stats.draft_ms += cost_.draft_ms;
   stats.verify_ms += cost_.verify_ms;
-  stats.decode_ms += options_.now_ms() - step_start_ms_;
+  stats.decode_ms += Now() - step_start_ms_;
   if (options_.observer) {
     options_.observer->OnRound({.sequence = slot.sequence->id,
                                 .drafted = committed > kept ? verified : kept,

@@ -146,7 +146,7 @@ class Simulation {
  public:
   Simulation(const ServingProfile& profile, EngineOptions options, bool speculate, const SimulatedLoad& load)
       : profile_(profile), load_(load), shapes_(Shapes()), tally_(&run_.steps) {
-    options.now_ms = [this] { return now_ms_; };
+    options.clock_ms = &now_ms_;
     options.observer = &tally_;
     options.pool = nullptr;
     options.prefix_cache = false;
