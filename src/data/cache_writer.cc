@@ -43,6 +43,15 @@ Result<nlohmann::json> ReadSettings(const std::string& path) {
   return MakeError("{}: is not the settings of a cache begun here; move it, or give another --out", path);
 }
 
+// The settings in the version of the form that the settings at `path` are of: a cache goes on, and is
+// compared, as it was begun.
+CacheSettings AsBegun(const std::string& path, CacheSettings settings) {
+  const auto begun = ReadSettings(path);
+  if (begun && (*begun)["manifest"].value("version", nlohmann::json()) == 1)
+    settings.manifest.shape.knows_length = false;
+  return settings;
+}
+
 // Makes `dir` with its settings, or checks that what is there was begun with the same.
 Status Begin(const std::string& dir, const CacheSettings& settings) {
   const std::string path = dir + "/_tmp/settings.json";
@@ -110,7 +119,8 @@ Status CacheWriter::File::Sync() { return fsync(fd_) == 0 ? Status() : Failed();
 
 bool CacheWriter::File::Lock() { return flock(fd_, LOCK_EX | LOCK_NB) == 0; }
 
-Result<CacheWriter> CacheWriter::Open(const std::string& dir, const CacheSettings& settings) {
+Result<CacheWriter> CacheWriter::Open(const std::string& dir, const CacheSettings& wanted) {
+  const CacheSettings settings = AsBegun(dir + "/_tmp/settings.json", wanted);
   DSPARK_RETURN_IF_ERROR(Begin(dir, settings));
   DSPARK_ASSIGN_OR_RETURN(File progress, File::Open(dir + "/_tmp/progress"));
   if (!progress.Lock()) return MakeError("{}: another process is writing to it", dir);
@@ -154,7 +164,8 @@ Status CacheWriter::OpenShard(uint32_t shard) {
 Status CacheWriter::Append(const TrainSample& sample) {
   const bool compact = settings_.manifest.form == CacheForm::kCompact;
   const std::string bytes = compact ? CompactBytes(sample, settings_.manifest.shape) : DeepSpecBytes(sample);
-  const size_t tokens = compact ? size_t(CompactLength(sample.loss_mask)) : sample.ids.size();
+  const size_t tokens =
+      compact ? size_t(CompactLength(sample.loss_mask, settings_.manifest.shape)) : sample.ids.size();
   if (shard_bytes_ > 0 && shard_bytes_ + bytes.size() > uint64_t(settings_.max_shard_bytes))
     DSPARK_RETURN_IF_ERROR(OpenShard(shard_number_ + 1));
   DSPARK_RETURN_IF_ERROR(shard_->Append(bytes.data(), bytes.size()));
@@ -216,7 +227,7 @@ Status CheckSameSettings(const std::string& dir, const CacheSettings& wanted) {
         dir);
   }
   DSPARK_ASSIGN_OR_RETURN(const nlohmann::json found, ReadSettings(path));
-  const nlohmann::json expected = SettingsJson(wanted);
+  const nlohmann::json expected = SettingsJson(AsBegun(path, wanted));
   if (found == expected) return {};
   const nlohmann::json& manifest = expected["manifest"];
   const nlohmann::json& there = found["manifest"];

@@ -12,6 +12,7 @@
 
 #include "core/check.h"
 #include "core/float16.h"
+#include "load/model_config.h"
 #include "load/unaligned.h"
 
 namespace dspark {
@@ -101,6 +102,11 @@ class Taker {
 };
 
 size_t LayerBytes(size_t t, size_t d) { return t * (sizeof(float) + 4 * size_t(kKeptChannels) + d); }
+
+// Before the taps.
+size_t TokenBytes(size_t t, const SampleShape& shape) {
+  return (shape.knows_length ? sizeof(int32_t) : 0) + t * (sizeof(int32_t) + 1);
+}
 
 // Of a row that a loss can ask for.
 size_t TeacherBytes(const SampleShape& shape) {
@@ -197,17 +203,20 @@ std::vector<int> TeacherRows(const std::vector<uint8_t>& loss_mask) {
   return rows;
 }
 
-int CompactLength(const std::vector<uint8_t>& loss_mask) {
+int CompactLength(const std::vector<uint8_t>& loss_mask, const SampleShape& shape) {
   const auto last = std::find(loss_mask.rbegin(), loss_mask.rend(), uint8_t{1});
   DSPARK_CHECK(last != loss_mask.rend());
-  return int(loss_mask.rend() - last);
+  const int next = shape.knows_length && last != loss_mask.rbegin() ? 1 : 0;
+  return int(loss_mask.rend() - last) + next;
 }
 
 std::string CompactBytes(const TrainSample& sample, const SampleShape& shape) {
-  const size_t t = size_t(CompactLength(sample.loss_mask)), d = size_t(shape.d_model);
+  const size_t t = size_t(CompactLength(sample.loss_mask, shape)), d = size_t(shape.d_model);
   const size_t m = shape.tap_layers.size();
   DSPARK_CHECK_LE(kKeptChannels, shape.d_model);
-  std::string frame(reinterpret_cast<const char*>(sample.ids.data()), t * sizeof(int32_t));
+  std::string frame;
+  if (shape.knows_length) Append(std::vector{sample.left_out + int32_t(sample.ids.size() - t)}, &frame);
+  frame.append(reinterpret_cast<const char*>(sample.ids.data()), t * sizeof(int32_t));
   const std::vector<uint8_t> mask(sample.loss_mask.begin(), sample.loss_mask.begin() + ptrdiff_t(t));
   Append(mask, &frame);
   for (size_t layer = 0; layer < m; ++layer) {
@@ -230,17 +239,19 @@ std::string CompactBytes(const TrainSample& sample, const SampleShape& shape) {
 Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape,
                                  SampleParts parts) {
   const size_t t = size_t(seq_len), d = size_t(shape.d_model), m = shape.tap_layers.size();
-  const size_t without_teacher = t * (sizeof(int32_t) + 1) + m * LayerBytes(t, d);
+  const size_t without_teacher = TokenBytes(t, shape) + m * LayerBytes(t, d);
   const auto size = ZSTD_getFrameContentSize(bytes.data(), bytes.size());
   if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size < without_teacher ||
       size > without_teacher + t * TeacherBytes(shape))
     return Damaged();
-  const size_t asked = parts == SampleParts::kAll ? size : t * (sizeof(int32_t) + 1);
+  const size_t asked = parts == SampleParts::kAll ? size : TokenBytes(t, shape);
   const std::string frame = Unpacked(bytes, asked);
   if (frame.size() != asked) return Damaged();
 
   Taker taker(frame);
   TrainSample sample;
+  if (shape.knows_length) sample.left_out = taker.Take<int32_t>(1)[0];
+  if (sample.left_out < 0 || sample.left_out > kMaxModelSize) return Damaged();
   sample.ids = taker.Take<int32_t>(t);
   sample.loss_mask = taker.Take<uint8_t>(t);
   if (parts == SampleParts::kTokens) return sample;

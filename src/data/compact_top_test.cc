@@ -43,7 +43,7 @@ TrainSample MakeSample() {
 }
 
 Result<TrainSample> Parsed(const std::string& bytes) {
-  return ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 6, Shape(),
+  return ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, kTokens, Shape(),
                       SampleParts::kAll);
 }
 
@@ -62,7 +62,7 @@ TEST(CompactTopTest, GivesBackTheLists) {
   EXPECT_EQ(cache->shape().teacher_top, kTop);
   const TrainSample got = std::move(cache->Read({0}).value()[0]);
   EXPECT_TRUE(got.last_hidden.empty());
-  ASSERT_EQ(got.top.ids.size(), size_t{6 * kTop});
+  ASSERT_EQ(got.top.ids.size(), size_t{kTokens * kTop});
   for (size_t i = 0; i < got.top.ids.size(); ++i) {
     const bool kept = i >= kTop;
     EXPECT_EQ(got.top.ids[i], kept ? sample.top.ids[i] : 0) << i;

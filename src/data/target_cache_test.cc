@@ -99,8 +99,10 @@ TEST_P(TargetCacheTest, GivesBackWhatWasWritten) {
     const TrainSample& got = (*read)[i];
     TrainSample sample = samples_[i == 1 ? 0 : 4];
     EXPECT_EQ(got.id, i == 1 ? 0 : 4);
-    if (compact) {  // cut behind the last supervised token
-      const size_t t = i == 1 ? 4 : 8;
+    if (compact) {  // cut behind the token that follows the last supervised one
+      const size_t t = i == 1 ? 5 : 9;
+      EXPECT_EQ(got.left_out, i == 1 ? 0 : 8);
+      EXPECT_EQ((*tokens)[i].left_out, got.left_out);
       sample.ids.resize(t);
       sample.loss_mask.resize(t);
       sample.taps.resize(t * 2 * kWidth);
@@ -205,6 +207,28 @@ TEST_P(TargetCacheTest, AWholeCacheKnowsWhatItWasMadeFrom) {
   EXPECT_THAT(difference([](CacheSettings*) {}), HasSubstr("does not say what it was made from"));
 }
 
+// What version 1 of the compact form holds can be read, and gone on with.
+TEST_P(TargetCacheTest, AnEarlierVersionGoesOnAsItWasBegun) {
+  if (GetParam() != CacheForm::kCompact) return;
+  settings_.manifest.shape.knows_length = false;
+  { ASSERT_TRUE(Open("cache")->Append(samples_[0]).ok()); }
+  settings_.manifest.shape.knows_length = true;
+  auto writer = Open("cache");
+  ASSERT_TRUE(writer.ok()) << writer.error().text;
+  ASSERT_EQ(writer->samples(), 1);
+  ASSERT_TRUE(writer->Append(samples_[4]).ok());
+  ASSERT_TRUE(writer->Finish().ok());
+  EXPECT_TRUE(CheckSameSettings(Path("cache"), settings_).ok());
+  EXPECT_THAT(ReadAll(Path("cache/manifest.json")), HasSubstr("\"version\": 1"));
+  auto cache = TargetCache::Open(Path("cache"));
+  ASSERT_TRUE(cache.ok()) << cache.error().text;
+  EXPECT_FALSE(cache->shape().knows_length);
+  const auto read = cache->Read({0, 1});
+  ASSERT_TRUE(read.ok()) << read.error().text;
+  EXPECT_EQ((*read)[1].ids, std::vector<int32_t>(samples_[4].ids.begin(), samples_[4].ids.begin() + 8));
+  EXPECT_EQ((*read)[1].left_out, 0);
+}
+
 // A record of a sample that never reached its shard.
 TEST_P(TargetCacheTest, RecordsWithoutTheirBytesAreDropped) {
   { ASSERT_TRUE(Open("cut")->Append(samples_[0]).ok()); }
@@ -279,7 +303,11 @@ TEST(DeepSpecSampleTest, BytesByHand) {
 TEST(CompactSampleTest, KeepsTheRowsThatALossReads) {
   EXPECT_THAT(TeacherRows({0, 0, 0, 1, 1, 0, 0, 0}), ElementsAre(2, 3, 4, 5));
   EXPECT_THAT(TeacherRows({1, 0, 0, 0, 0, 1}), ElementsAre(0, 1, 4, 5));
-  EXPECT_EQ(CompactLength({0, 1, 0, 1, 0, 0}), 4);
+  SampleShape shape;
+  EXPECT_EQ(CompactLength({0, 1, 0, 1, 0, 0}, shape), 5);
+  EXPECT_EQ(CompactLength({0, 1, 0, 1}, shape), 4);
+  shape.knows_length = false;
+  EXPECT_EQ(CompactLength({0, 1, 0, 1, 0, 0}, shape), 4);
 }
 
 TEST(CompactSampleTest, MassiveChannelsCostTheOthersNothing) {
