@@ -38,9 +38,55 @@ Status WriteWhole(const std::string& path, const std::string& text) {
 Result<nlohmann::json> ReadSettings(const std::string& path) {
   Result<nlohmann::json> settings = ReadJsonObject(path);
   if (settings && settings->contains("manifest") && (*settings)["manifest"].is_object() &&
-      settings->contains("made_from"))
+      settings->contains("made_from")) {
+    nlohmann::json& manifest = (*settings)["manifest"];
+    // Made before there were lists.
+    if (manifest.contains("format") && !manifest.contains("teacher_top_k")) manifest["teacher_top_k"] = 0;
     return settings;
+  }
   return MakeError("{}: is not the settings of a cache begun here; move it, or give another --out", path);
+}
+
+// A file of this name that was half written when its process died (AtomicFile).
+bool IsHalfOf(const std::string& name, const std::string& file) {
+  return name.starts_with(file + ".") && name.ends_with(".tmp");
+}
+
+// Removes `_tmp` with what was written there, if it was begun here; other files stay, and `_tmp` with them.
+// The settings go last: they tell a call that follows a kill whose it is.
+void RemoveTmp(const std::string& dir) {
+  const std::string tmp = dir + "/_tmp";
+  std::error_code ignored;
+  if (ReadSettings(tmp + "/settings.json").ok()) {
+    std::vector<fs::path> halves;
+    for (const auto& entry : fs::directory_iterator(tmp, ignored)) {
+      const std::string name = entry.path().filename().string();
+      for (const char* file : {"samples.idx", "manifest.json", "settings.json"})
+        if (IsHalfOf(name, file)) halves.push_back(entry.path());
+    }
+    for (const fs::path& half : halves) fs::remove(half, ignored);
+    for (const char* file : {"samples.idx", "manifest.json", "progress", "settings.json"})
+      fs::remove(tmp + "/" + file, ignored);
+  }
+  fs::remove(tmp, ignored);  // where it is empty
+}
+
+// That nothing lies in `dir` but what a call may have left that was killed before it had written the
+// settings.
+Status CheckEmpty(const std::string& dir) {
+  const auto foreign = [&](const std::string& name) {
+    return MakeError("{}: is not empty: {} is not of a cache begun here; give another --out", dir, name);
+  };
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(dir, none)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "_tmp") return foreign(name);
+  }
+  for (const auto& entry : fs::directory_iterator(dir + "/_tmp", none)) {
+    const std::string name = entry.path().filename().string();
+    if (!IsHalfOf(name, "settings.json")) return foreign("_tmp/" + name);
+  }
+  return {};
 }
 
 // The settings in the version of the form that the settings at `path` are of: a cache goes on, and is
@@ -61,12 +107,8 @@ Status Begin(const std::string& dir, const CacheSettings& settings) {
     if (begun == json) return {};
     return MakeError("{}: was begun with other inputs or settings; use --force to make it anew", dir);
   }
+  DSPARK_RETURN_IF_ERROR(CheckEmpty(dir));
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(dir, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name != "_tmp")
-      return MakeError("{}: is not empty: {} is not of a cache begun here; give another --out", dir, name);
-  }
   fs::create_directories(dir + "/_tmp", error);
   if (error) return MakeError("{}: cannot be made: {}", dir, error.message());
   return WriteWhole(path, json.dump(2));
@@ -207,14 +249,13 @@ Status CacheWriter::Finish() {
       fs::rename(from, to, error);
     if (error) return MakeError("{}/{}: cannot be written: {}", dir_, name, error.message());
   }
-  fs::remove_all(dir_ + "/_tmp", error);
+  RemoveTmp(dir_);
   return {};
 }
 
 bool HoldsWholeCache(const std::string& dir) {
   if (!FileExists(dir + "/manifest.json") || !FileExists(dir + "/" + ShardName(0))) return false;
-  std::error_code ignored;
-  fs::remove_all(dir + "/_tmp", ignored);
+  RemoveTmp(dir);
   return true;
 }
 
@@ -253,7 +294,7 @@ void RemoveCache(const std::string& dir) {
   std::error_code ignored;
   for (const char* name : {"manifest.json", "samples.idx", "settings.json"})
     fs::remove(dir + "/" + name, ignored);
-  fs::remove_all(dir + "/_tmp", ignored);
+  RemoveTmp(dir);
   // The first shard last: it tells a call that follows a kill that this is a cache.
   while (shards > 0) fs::remove(dir + "/" + ShardName(--shards), ignored);
 }
