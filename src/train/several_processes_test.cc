@@ -143,7 +143,7 @@ TEST_F(SharedTraining, EndsWhenOneIsKilled) {
 TEST_F(SharedTraining, RefusesOtherDataAndOtherTeachers) {
   if (!ProcessGroup::Available()) GTEST_SKIP() << "*** SKIPPED: built without gloo; install libgloo-dev";
   for (const auto& [other, why] :
-       {std::pair("tokens", "the data are not those"), {"teacher", "teacher_top_k of"}}) {
+       {std::pair("tokens", "the data are not those"), std::pair("teacher", "teacher_top_k of")}) {
     const auto said = Run(2, 1, "-1", other);
     EXPECT_TRUE(said[1].starts_with(why)) << said[1];
     EXPECT_NE(said[0].find(std::string("rank 1 ended: ") + why), std::string::npos) << said[0];
