@@ -65,7 +65,7 @@ TEST_F(CliPrepare, FromConversationsToACache) {
   EXPECT_EQ(ReadFile(Path("cache/samples.idx")).size() * 56, index.size() * 24);
   EXPECT_EQ(json::parse(ReadFile(Path("cache/manifest.json")))["teacher_top_k"], 64);
   cache.insert(cache.end(), {"--teacher-top-k", "5"});
-  EXPECT_THAT(Run(cache).out, HasSubstr("teacher: the 5 likeliest tokens of "));
+  EXPECT_THAT(Run(cache).out, HasSubstr("teacher: the 5 likeliest tokens; in the "));
   EXPECT_EQ(json::parse(ReadFile(Path("cache/manifest.json")))["teacher_top_k"], 5);
   cache.back() = "0";
   EXPECT_THAT(Run(cache).out, testing::Not(HasSubstr("teacher:")));

@@ -97,6 +97,7 @@ Result<int> Run(CacheOptions& options) {
       ChooseTrainTemplate(options.chat_template, options.system, session->files.chat_template));
   const CacheJob job = JobOf(options, *session, format);
   DSPARK_ASSIGN_OR_RETURN(const int64_t rows, CountRows(options.inputs));
+  DSPARK_RETURN_IF_ERROR(CheckOutputs(job));
   if (options.force) RemoveCache(options.out);  // now that all else is in order
   CacheProgressLine line(rows);
   const auto result = WriteCache(job, *session->teacher, *session->files.tokenizer,
@@ -114,7 +115,7 @@ Result<int> Run(CacheOptions& options) {
   PrintOutput("{}: {} samples; {} rows left out with less than {} supervised tokens\n", options.out,
               result->samples, result->short_rows, options.min_loss_tokens);
   if (result->top_rows > 0) {
-    PrintOutput("teacher: the {} likeliest tokens of {} rows, {:.2f} % of the probability\n",
+    PrintOutput("teacher: the {} likeliest tokens; in the {} rows of this call {:.2f} % of the probability\n",
                 job.settings.manifest.shape.teacher_top, result->top_rows, 100 * result->top_mass);
   }
   return kExitOk;

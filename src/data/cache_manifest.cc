@@ -13,11 +13,12 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr const char* kCompactFormat = "dspark-compact";
-constexpr int kDeepSpecVersion = 2, kCompactVersion = 1;
+// Version 1 of the compact form does not know lengths (SampleShape).
+constexpr int kDeepSpecVersion = 2, kCompactVersion = 2;
 
 // The keys whose values the form fixes.
-Json FixedKeys(CacheForm form) {
-  if (form == CacheForm::kDeepSpec) {
+Json FixedKeys(const CacheManifest& manifest) {
+  if (manifest.form == CacheForm::kDeepSpec) {
     return {{"version", kDeepSpecVersion},
             {"hidden_dtype", "bfloat16"},
             {"token_dtype", "int32"},
@@ -25,13 +26,13 @@ Json FixedKeys(CacheForm form) {
             {"index_record_size", sizeof(DeepSpecRecord)}};
   }
   return {{"format", kCompactFormat},
-          {"version", kCompactVersion},
+          {"version", manifest.shape.knows_length ? kCompactVersion : 1},
           {"index_record_size", sizeof(StoredSample)},
           {"kept_channels", kKeptChannels}};
 }
 
-Status CheckFixedKeys(const JsonSection& section, CacheForm form) {
-  const Json fixed = FixedKeys(form);
+Status CheckFixedKeys(const JsonSection& section, const CacheManifest& manifest) {
+  const Json fixed = FixedKeys(manifest);
   for (const auto& [key, value] : fixed.items()) {
     const Json* found = section.Find(key.c_str());
     if (!found || *found != value) return section.Wrong(key.c_str(), value.dump());
@@ -55,7 +56,7 @@ Status CheckShards(const JsonSection& section, int shards) {
 std::string ShardName(int shard) { return fmt::format("shard-{:05d}.bin", shard); }
 
 Json ManifestJson(const CacheManifest& manifest) {
-  Json json = FixedKeys(manifest.form);
+  Json json = FixedKeys(manifest);
   json["num_samples"] = manifest.samples;
   json["num_shards"] = manifest.shards;
   json["target_layer_ids"] = manifest.shape.tap_layers;
@@ -83,7 +84,8 @@ Result<CacheManifest> ReadManifest(const std::string& path) {
   const JsonSection section{json, path};
   CacheManifest manifest;
   manifest.form = json.contains("format") ? CacheForm::kCompact : CacheForm::kDeepSpec;
-  DSPARK_RETURN_IF_ERROR(CheckFixedKeys(section, manifest.form));
+  manifest.shape.knows_length = manifest.form == CacheForm::kDeepSpec || json.value("version", Json()) != 1;
+  DSPARK_RETURN_IF_ERROR(CheckFixedKeys(section, manifest));
   DSPARK_ASSIGN_OR_RETURN(manifest.samples, section.Size("num_samples"));
   DSPARK_ASSIGN_OR_RETURN(manifest.shards, section.Size("num_shards"));
   DSPARK_RETURN_IF_ERROR(CheckShards(section, manifest.shards));

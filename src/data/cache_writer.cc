@@ -38,9 +38,64 @@ Status WriteWhole(const std::string& path, const std::string& text) {
 Result<nlohmann::json> ReadSettings(const std::string& path) {
   Result<nlohmann::json> settings = ReadJsonObject(path);
   if (settings && settings->contains("manifest") && (*settings)["manifest"].is_object() &&
-      settings->contains("made_from"))
+      settings->contains("made_from")) {
+    nlohmann::json& manifest = (*settings)["manifest"];
+    // Made before there were lists.
+    if (manifest.contains("format") && !manifest.contains("teacher_top_k")) manifest["teacher_top_k"] = 0;
     return settings;
+  }
   return MakeError("{}: is not the settings of a cache begun here; move it, or give another --out", path);
+}
+
+// A file of this name that was half written when its process died (AtomicFile).
+bool IsHalfOf(const std::string& name, const std::string& file) {
+  return name.starts_with(file + ".") && name.ends_with(".tmp");
+}
+
+// Removes `_tmp` with what was written there, if it was begun here; other files stay, and `_tmp` with them.
+// The settings go last: they tell a call that follows a kill whose it is.
+void RemoveTmp(const std::string& dir) {
+  const std::string tmp = dir + "/_tmp";
+  std::error_code ignored;
+  if (ReadSettings(tmp + "/settings.json").ok()) {
+    std::vector<fs::path> halves;
+    for (const auto& entry : fs::directory_iterator(tmp, ignored)) {
+      const std::string name = entry.path().filename().string();
+      for (const char* file : {"samples.idx", "manifest.json", "settings.json"})
+        if (IsHalfOf(name, file)) halves.push_back(entry.path());
+    }
+    for (const fs::path& half : halves) fs::remove(half, ignored);
+    for (const char* file : {"samples.idx", "manifest.json", "progress", "settings.json"})
+      fs::remove(tmp + "/" + file, ignored);
+  }
+  fs::remove(tmp, ignored);  // where it is empty
+}
+
+// That nothing lies in `dir` but what a call may have left that was killed before it had written the
+// settings.
+Status CheckEmpty(const std::string& dir) {
+  const auto foreign = [&](const std::string& name) {
+    return MakeError("{}: is not empty: {} is not of a cache begun here; give another --out", dir, name);
+  };
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(dir, none)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "_tmp") return foreign(name);
+  }
+  for (const auto& entry : fs::directory_iterator(dir + "/_tmp", none)) {
+    const std::string name = entry.path().filename().string();
+    if (!IsHalfOf(name, "settings.json")) return foreign("_tmp/" + name);
+  }
+  return {};
+}
+
+// The settings in the version of the form that the settings at `path` are of: a cache goes on, and is
+// compared, as it was begun.
+CacheSettings AsBegun(const std::string& path, CacheSettings settings) {
+  const auto begun = ReadSettings(path);
+  if (begun && (*begun)["manifest"].value("version", nlohmann::json()) == 1)
+    settings.manifest.shape.knows_length = false;
+  return settings;
 }
 
 // Makes `dir` with its settings, or checks that what is there was begun with the same.
@@ -52,12 +107,8 @@ Status Begin(const std::string& dir, const CacheSettings& settings) {
     if (begun == json) return {};
     return MakeError("{}: was begun with other inputs or settings; use --force to make it anew", dir);
   }
+  DSPARK_RETURN_IF_ERROR(CheckEmpty(dir));
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(dir, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name != "_tmp")
-      return MakeError("{}: is not empty: {} is not of a cache begun here; give another --out", dir, name);
-  }
   fs::create_directories(dir + "/_tmp", error);
   if (error) return MakeError("{}: cannot be made: {}", dir, error.message());
   return WriteWhole(path, json.dump(2));
@@ -110,7 +161,8 @@ Status CacheWriter::File::Sync() { return fsync(fd_) == 0 ? Status() : Failed();
 
 bool CacheWriter::File::Lock() { return flock(fd_, LOCK_EX | LOCK_NB) == 0; }
 
-Result<CacheWriter> CacheWriter::Open(const std::string& dir, const CacheSettings& settings) {
+Result<CacheWriter> CacheWriter::Open(const std::string& dir, const CacheSettings& wanted) {
+  const CacheSettings settings = AsBegun(dir + "/_tmp/settings.json", wanted);
   DSPARK_RETURN_IF_ERROR(Begin(dir, settings));
   DSPARK_ASSIGN_OR_RETURN(File progress, File::Open(dir + "/_tmp/progress"));
   if (!progress.Lock()) return MakeError("{}: another process is writing to it", dir);
@@ -154,7 +206,8 @@ Status CacheWriter::OpenShard(uint32_t shard) {
 Status CacheWriter::Append(const TrainSample& sample) {
   const bool compact = settings_.manifest.form == CacheForm::kCompact;
   const std::string bytes = compact ? CompactBytes(sample, settings_.manifest.shape) : DeepSpecBytes(sample);
-  const size_t tokens = compact ? size_t(CompactLength(sample.loss_mask)) : sample.ids.size();
+  const size_t tokens =
+      compact ? size_t(CompactLength(sample.loss_mask, settings_.manifest.shape)) : sample.ids.size();
   if (shard_bytes_ > 0 && shard_bytes_ + bytes.size() > uint64_t(settings_.max_shard_bytes))
     DSPARK_RETURN_IF_ERROR(OpenShard(shard_number_ + 1));
   DSPARK_RETURN_IF_ERROR(shard_->Append(bytes.data(), bytes.size()));
@@ -196,14 +249,13 @@ Status CacheWriter::Finish() {
       fs::rename(from, to, error);
     if (error) return MakeError("{}/{}: cannot be written: {}", dir_, name, error.message());
   }
-  fs::remove_all(dir_ + "/_tmp", error);
+  RemoveTmp(dir_);
   return {};
 }
 
 bool HoldsWholeCache(const std::string& dir) {
   if (!FileExists(dir + "/manifest.json") || !FileExists(dir + "/" + ShardName(0))) return false;
-  std::error_code ignored;
-  fs::remove_all(dir + "/_tmp", ignored);
+  RemoveTmp(dir);
   return true;
 }
 
@@ -216,7 +268,7 @@ Status CheckSameSettings(const std::string& dir, const CacheSettings& wanted) {
         dir);
   }
   DSPARK_ASSIGN_OR_RETURN(const nlohmann::json found, ReadSettings(path));
-  const nlohmann::json expected = SettingsJson(wanted);
+  const nlohmann::json expected = SettingsJson(AsBegun(path, wanted));
   if (found == expected) return {};
   const nlohmann::json& manifest = expected["manifest"];
   const nlohmann::json& there = found["manifest"];
@@ -242,7 +294,7 @@ void RemoveCache(const std::string& dir) {
   std::error_code ignored;
   for (const char* name : {"manifest.json", "samples.idx", "settings.json"})
     fs::remove(dir + "/" + name, ignored);
-  fs::remove_all(dir + "/_tmp", ignored);
+  RemoveTmp(dir);
   // The first shard last: it tells a call that follows a kill that this is a cache.
   while (shards > 0) fs::remove(dir + "/" + ShardName(--shards), ignored);
 }

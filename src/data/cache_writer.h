@@ -26,9 +26,9 @@ struct CacheSettings {
 
 class CacheWriter {
  public:
-  // Makes `dir`, or goes on with what is there. Error: it holds anything else, was begun with other settings,
-  // or another process writes to it.
-  static Result<CacheWriter> Open(const std::string& dir, const CacheSettings& settings);
+  // Makes `dir`, or goes on with what is there, in the version it was begun in. Error: it holds anything
+  // else, was begun with other settings, or another process writes to it.
+  static Result<CacheWriter> Open(const std::string& dir, const CacheSettings& wanted);
 
   int64_t samples() const { return int64_t(stored_.size()); }
 

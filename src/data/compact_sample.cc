@@ -12,6 +12,7 @@
 
 #include "core/check.h"
 #include "core/float16.h"
+#include "load/model_config.h"
 #include "load/unaligned.h"
 
 namespace dspark {
@@ -102,6 +103,11 @@ class Taker {
 
 size_t LayerBytes(size_t t, size_t d) { return t * (sizeof(float) + 4 * size_t(kKeptChannels) + d); }
 
+// Before the taps.
+size_t TokenBytes(size_t t, const SampleShape& shape) {
+  return (shape.knows_length ? sizeof(int32_t) : 0) + t * (sizeof(int32_t) + 1);
+}
+
 // Of a row that a loss can ask for.
 size_t TeacherBytes(const SampleShape& shape) {
   return shape.teacher_top > 0 ? size_t(shape.teacher_top) * (sizeof(uint32_t) + sizeof(uint16_t))
@@ -110,8 +116,27 @@ size_t TeacherBytes(const SampleShape& shape) {
 
 Error Damaged() { return MakeError("is damaged"); }
 
-// The first `size` bytes of what a zstd frame holds; fewer where it holds fewer or is damaged.
+std::string Packed(const std::string& frame) {
+  const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context(ZSTD_createCCtx(), ZSTD_freeCCtx);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, kZstdLevel);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_checksumFlag, 1);  // or flipped bits would be read as states
+  std::string bytes(ZSTD_compressBound(frame.size()), '\0');
+  const size_t size = ZSTD_compress2(context.get(), bytes.data(), bytes.size(), frame.data(), frame.size());
+  DSPARK_CHECK(!ZSTD_isError(size));
+  bytes.resize(size);
+  return bytes;
+}
+
+// What a zstd frame of `size` bytes holds, its checksum compared; empty where it is damaged.
 std::string Unpacked(std::span<const uint8_t> bytes, size_t size) {
+  std::string frame(size, '\0');
+  const size_t got = ZSTD_decompress(frame.data(), size, bytes.data(), bytes.size());
+  frame.resize(ZSTD_isError(got) ? 0 : got);
+  return frame;
+}
+
+// The first `size` bytes of what it holds; fewer where it holds fewer or is damaged.
+std::string UnpackedFront(std::span<const uint8_t> bytes, size_t size) {
   std::string frame(size, '\0');
   const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
   ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
@@ -121,6 +146,29 @@ std::string Unpacked(std::span<const uint8_t> bytes, size_t size) {
   }
   frame.resize(out.pos);
   return frame;
+}
+
+// Takes the tables of tapped layer `layer` and puts its rows in their places.
+Status TakeLayer(const SampleShape& shape, size_t layer, Taker* taker, TrainSample* sample) {
+  const size_t t = sample->ids.size(), d = size_t(shape.d_model), m = shape.tap_layers.size();
+  const auto scale = taker->Take<float>(t);
+  const auto channel = taker->Take<uint16_t>(t * kKeptChannels),
+             value = taker->Take<uint16_t>(t * kKeptChannels);
+  const auto level = taker->Take<int8_t>(t * d);
+  for (size_t i = 0; i < t; ++i) {
+    float* row = &sample->taps[(i * m + layer) * d];
+    for (size_t c = 0; c < d; ++c) row[c] = scale[i] * float(level[i * d + c]);
+    float least = INFINITY;
+    for (size_t k = i * kKeptChannels; k < (i + 1) * kKeptChannels; ++k) {
+      if (channel[k] >= d) return Damaged();
+      row[channel[k]] = Bf16ToFloat(value[k]);
+      least = std::min(least, std::abs(row[channel[k]]));
+    }
+    // No level is larger than the least that is kept apart, but for what bf16 rounds.
+    if (!(scale[i] >= 0 && scale[i] * 127 <= least * 1.01f + 1e-37f))
+      return MakeError("has the scale {} in row {} of tapped layer {}", scale[i], i, shape.tap_layers[layer]);
+  }
+  return {};
 }
 
 void AppendTeacher(const TrainSample& sample, const SampleShape& shape, const std::vector<int>& rows,
@@ -197,17 +245,20 @@ std::vector<int> TeacherRows(const std::vector<uint8_t>& loss_mask) {
   return rows;
 }
 
-int CompactLength(const std::vector<uint8_t>& loss_mask) {
+int CompactLength(const std::vector<uint8_t>& loss_mask, const SampleShape& shape) {
   const auto last = std::find(loss_mask.rbegin(), loss_mask.rend(), uint8_t{1});
   DSPARK_CHECK(last != loss_mask.rend());
-  return int(loss_mask.rend() - last);
+  const int next = shape.knows_length && last != loss_mask.rbegin() ? 1 : 0;
+  return int(loss_mask.rend() - last) + next;
 }
 
 std::string CompactBytes(const TrainSample& sample, const SampleShape& shape) {
-  const size_t t = size_t(CompactLength(sample.loss_mask)), d = size_t(shape.d_model);
+  const size_t t = size_t(CompactLength(sample.loss_mask, shape)), d = size_t(shape.d_model);
   const size_t m = shape.tap_layers.size();
   DSPARK_CHECK_LE(kKeptChannels, shape.d_model);
-  std::string frame(reinterpret_cast<const char*>(sample.ids.data()), t * sizeof(int32_t));
+  std::string frame;
+  if (shape.knows_length) Append(std::vector{sample.left_out + int32_t(sample.ids.size() - t)}, &frame);
+  frame.append(reinterpret_cast<const char*>(sample.ids.data()), t * sizeof(int32_t));
   const std::vector<uint8_t> mask(sample.loss_mask.begin(), sample.loss_mask.begin() + ptrdiff_t(t));
   Append(mask, &frame);
   for (size_t layer = 0; layer < m; ++layer) {
@@ -220,47 +271,32 @@ std::string CompactBytes(const TrainSample& sample, const SampleShape& shape) {
   }
   AppendTeacher(sample, shape, TeacherRows(mask), &frame);
 
-  std::string bytes(ZSTD_compressBound(frame.size()), '\0');
-  const size_t size = ZSTD_compress(bytes.data(), bytes.size(), frame.data(), frame.size(), kZstdLevel);
-  DSPARK_CHECK(!ZSTD_isError(size));
-  bytes.resize(size);
-  return bytes;
+  return Packed(frame);
 }
 
 Result<TrainSample> ParseCompact(std::span<const uint8_t> bytes, int seq_len, const SampleShape& shape,
                                  SampleParts parts) {
   const size_t t = size_t(seq_len), d = size_t(shape.d_model), m = shape.tap_layers.size();
-  const size_t without_teacher = t * (sizeof(int32_t) + 1) + m * LayerBytes(t, d);
+  const size_t without_teacher = TokenBytes(t, shape) + m * LayerBytes(t, d);
   const auto size = ZSTD_getFrameContentSize(bytes.data(), bytes.size());
   if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size < without_teacher ||
       size > without_teacher + t * TeacherBytes(shape))
     return Damaged();
-  const size_t asked = parts == SampleParts::kAll ? size : t * (sizeof(int32_t) + 1);
-  const std::string frame = Unpacked(bytes, asked);
+  const size_t asked = parts == SampleParts::kAll ? size : TokenBytes(t, shape);
+  const std::string frame = parts == SampleParts::kAll ? Unpacked(bytes, asked) : UnpackedFront(bytes, asked);
   if (frame.size() != asked) return Damaged();
 
   Taker taker(frame);
   TrainSample sample;
+  if (shape.knows_length) sample.left_out = taker.Take<int32_t>(1)[0];
+  if (sample.left_out < 0 || sample.left_out > kMaxModelSize) return Damaged();
   sample.ids = taker.Take<int32_t>(t);
   sample.loss_mask = taker.Take<uint8_t>(t);
   if (parts == SampleParts::kTokens) return sample;
   const std::vector<int> rows = TeacherRows(sample.loss_mask);
   if (size != without_teacher + rows.size() * TeacherBytes(shape)) return Damaged();
   sample.taps.resize(t * m * d);
-  for (size_t layer = 0; layer < m; ++layer) {
-    const auto scale = taker.Take<float>(t);
-    const auto channel = taker.Take<uint16_t>(t * kKeptChannels),
-               value = taker.Take<uint16_t>(t * kKeptChannels);
-    const auto level = taker.Take<int8_t>(t * d);
-    for (size_t i = 0; i < t; ++i) {
-      float* row = &sample.taps[(i * m + layer) * d];
-      for (size_t c = 0; c < d; ++c) row[c] = scale[i] * float(level[i * d + c]);
-      for (size_t k = i * kKeptChannels; k < (i + 1) * kKeptChannels; ++k) {
-        if (channel[k] >= d) return Damaged();
-        row[channel[k]] = Bf16ToFloat(value[k]);
-      }
-    }
-  }
+  for (size_t layer = 0; layer < m; ++layer) DSPARK_RETURN_IF_ERROR(TakeLayer(shape, layer, &taker, &sample));
   DSPARK_RETURN_IF_ERROR(TakeTeacher(shape, rows, &taker, &sample));
   return sample;
 }

@@ -1,10 +1,12 @@
 // A sample of the compact cache: a zstd frame of (docs/formats.md)
-//   ids int32[T], loss_mask u8[T];
+//   left_out int32; ids int32[T], loss_mask u8[T];
 //   per tapped layer: scale f32[T], channel u16[T, 4] and value bf16[T, 4] of the four largest channels of
 //   each row, level int8[T, d] of the others;
 //   of the R rows a loss can ask for: last hidden bf16[R, d], or (teacher_top k > 0) ids int32[R, k] and
 //   log-probabilities fp16[R, k]; byte planes of each, the highest bytes of all values first.
-// T ends with the last supervised token: nothing behind it is ever read.
+// T ends with the token behind the last supervised one, where there is one: Eagle3 reads it and what the
+// target says there. Of the left_out tokens behind it only their number is read. Version 1 of the form, which
+// shape.knows_length tells, ends with the last supervised token and lacks left_out.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +29,8 @@ bool IsTeacherRow(const std::vector<uint8_t>& loss_mask, int row);
 // All of them, ascending.
 std::vector<int> TeacherRows(const std::vector<uint8_t>& loss_mask);
 
-// Tokens up to and with the last supervised one, of which there must be one.
-int CompactLength(const std::vector<uint8_t>& loss_mask);
+// T: of the tokens, at least one of which is supervised, those that are kept.
+int CompactLength(const std::vector<uint8_t>& loss_mask, const SampleShape& shape);
 
 inline constexpr int kMaxTeacherTop = 1024;
 

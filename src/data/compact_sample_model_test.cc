@@ -61,7 +61,7 @@ struct Stored {
     sample = std::move(teacher.Run(samples).value()[0]);
     shape = {teacher.tap_layers(), files.config.d_model, files.config.vocab, "", top};
     bytes = CompactBytes(sample, shape);
-    length = CompactLength(sample.loss_mask);
+    length = CompactLength(sample.loss_mask, shape);
     parsed = ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, length, shape,
                           SampleParts::kAll)
                  .value();

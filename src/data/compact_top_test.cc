@@ -4,6 +4,7 @@
 #include <zstd.h>
 
 #include <cmath>
+#include <cstring>
 #include <functional>
 
 #include "core/float16.h"
@@ -43,7 +44,7 @@ TrainSample MakeSample() {
 }
 
 Result<TrainSample> Parsed(const std::string& bytes) {
-  return ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 6, Shape(),
+  return ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, kTokens, Shape(),
                       SampleParts::kAll);
 }
 
@@ -62,7 +63,7 @@ TEST(CompactTopTest, GivesBackTheLists) {
   EXPECT_EQ(cache->shape().teacher_top, kTop);
   const TrainSample got = std::move(cache->Read({0}).value()[0]);
   EXPECT_TRUE(got.last_hidden.empty());
-  ASSERT_EQ(got.top.ids.size(), size_t{6 * kTop});
+  ASSERT_EQ(got.top.ids.size(), size_t{kTokens * kTop});
   for (size_t i = 0; i < got.top.ids.size(); ++i) {
     const bool kept = i >= kTop;
     EXPECT_EQ(got.top.ids[i], kept ? sample.top.ids[i] : 0) << i;
@@ -91,16 +92,60 @@ TEST(CompactTopTest, ListsThatNoTargetGivesAreDamage) {
   EXPECT_EQ(parse_after([](TopTokens* top) { top->log_p[kRow + 2] = -INFINITY; }), "is damaged");
 }
 
-TEST(CompactTopTest, AFrameOfAnotherLengthIsDamage) {
-  const std::string bytes = CompactBytes(MakeSample(), Shape());
+// What a frame holds, and a frame of it.
+std::string FrameOf(const std::string& bytes) {
   std::string frame(ZSTD_getFrameContentSize(bytes.data(), bytes.size()), '\0');
-  ASSERT_EQ(ZSTD_decompress(frame.data(), frame.size(), bytes.data(), bytes.size()), frame.size());
+  EXPECT_EQ(ZSTD_decompress(frame.data(), frame.size(), bytes.data(), bytes.size()), frame.size());
+  return frame;
+}
+std::string Packed(const std::string& frame) {
+  std::string packed(ZSTD_compressBound(frame.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), frame.data(), frame.size(), 1));
+  return packed;
+}
+
+TEST(CompactTopTest, NumbersThatNoWriterGivesAreDamage) {
+  const std::string frame = FrameOf(CompactBytes(MakeSample(), Shape()));
+  const auto parse_after = [&](size_t at, const auto& value) {
+    std::string other = frame;
+    std::memcpy(&other[at], &value, sizeof(value));
+    const auto parsed = Parsed(Packed(other));
+    return parsed ? "" : parsed.error().text;
+  };
+  constexpr size_t kScales = 4 + 5 * kTokens, kChannels = kScales + 4 * kTokens;
+  for (const float scale : {NAN, INFINITY, -1.0f, 1e30f, 0.1f})
+    EXPECT_EQ(parse_after(kScales + 4 * 2, scale),
+              fmt::format("has the scale {} in row 2 of tapped layer 1", scale));
+  EXPECT_EQ(parse_after(kScales + 4 * 2, 0.02f), "");
+  EXPECT_EQ(parse_after(kChannels + 2 * 3, uint16_t{kWidth}), "is damaged");
+  EXPECT_EQ(parse_after(kChannels + 2 * 3, uint16_t{kWidth - 1}), "");
+  EXPECT_EQ(parse_after(0, int32_t{-1}), "is damaged");
+}
+
+// Before memory is asked for: a frame that says it holds 2^40 bytes.
+TEST(CompactTopTest, AFrameThatClaimsTooMuchIsDamage) {
+  const std::string bytes("\x28\xb5\x2f\xfd\xe0\0\0\0\0\0\1\0\0\1\0\0", 16);
+  ASSERT_EQ(ZSTD_getFrameContentSize(bytes.data(), bytes.size()), 1ull << 40);
+  EXPECT_FALSE(Parsed(bytes).ok());
+}
+
+TEST(CompactTopTest, ACutFrameHasNoTokens) {
+  const std::string bytes = CompactBytes(MakeSample(), Shape());
+  const auto tokens = [&](size_t size) {
+    return ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), size}, kTokens, Shape(),
+                        SampleParts::kTokens)
+        .ok();
+  };
+  EXPECT_TRUE(tokens(bytes.size()));
+  EXPECT_FALSE(tokens(20));
+}
+
+TEST(CompactTopTest, AFrameOfAnotherLengthIsDamage) {
+  const std::string bytes = CompactBytes(MakeSample(), Shape()), frame = FrameOf(bytes);
   for (const int more : {-6 * kTop, -6, -1, 1, 6 * kTop}) {
     std::string other = frame;
     other.resize(size_t(int(frame.size()) + more));
-    std::string packed(ZSTD_compressBound(other.size()), '\0');
-    packed.resize(ZSTD_compress(packed.data(), packed.size(), other.data(), other.size(), 1));
-    EXPECT_FALSE(Parsed(packed).ok()) << more;
+    EXPECT_FALSE(Parsed(Packed(other)).ok()) << more;
   }
   EXPECT_FALSE(Parsed(bytes.substr(0, bytes.size() - 1)).ok());
 }

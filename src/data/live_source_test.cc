@@ -260,11 +260,16 @@ TEST(WriteCacheTest, NoticesOtherInputs) {
   EXPECT_THROW(WriteCache(job, teacher, *model.files.tokenizer, stop).ok(), std::runtime_error);
   test::WriteFile(in, Row(first));
   EXPECT_THAT(write().error().text, HasSubstr("was begun with other inputs"));
+  job.rows.rejected = test::WriteFile(model.dir.path() + "/foreign.jsonl", "{\"where\": 1}\n");
+  EXPECT_THAT(write().error().text, HasSubstr("foreign.jsonl: stands where rows"));
+  EXPECT_EQ(std::filesystem::file_size(job.rows.rejected), 13u);
+  test::WriteFile(job.rows.rejected, "{\"where\":\"\",\"reason\":\"\",\"row\":\"\"}\n");
+  EXPECT_TRUE(CheckOutputs(job).ok());
   job.rows.rejected = in;
   EXPECT_THAT(write().error().text, HasSubstr("would be replaced by the rows"));
 }
 
-// A target whose hidden states overflow in one layer of one row.
+// A target whose hidden states overflow in one layer of one row, or whose logits are others.
 class OverflowingTarget : public Target {
  public:
   explicit OverflowingTarget(Target& inner) : inner_(inner) {}
@@ -281,11 +286,15 @@ class OverflowingTarget : public Target {
     int rows = 0;
     for (const Segment& segment : segments) rows += int(segment.tokens.size());
     taps_.assign(output.taps, output.taps + size_t(rows) * output.taps_stride);
-    taps_[broken] = INFINITY;
+    if (logits.empty()) taps_[broken] = INFINITY;
     output.taps = taps_.data();
+    if (logits.empty()) return output;
+    output.logits = logits.data();
+    output.logits_stride = 0;  // the same in all rows
     return output;
   }
   size_t broken = 0;
+  std::vector<float> logits;
 
  private:
   Target& inner_;
@@ -301,6 +310,26 @@ TEST(LiveSourceTest, RefusesStatesThatAreNotFinite) {
     auto source =
         LiveSource::Make(RandomSamples(model.vocab(), {4}), Teacher(target, *model.blocks, {1}), "");
     EXPECT_THAT((*source)->Read({0}).error().text, HasSubstr("not finite"));
+  }
+}
+
+TEST(TeacherTest, ListsAreProbabilitiesThatFitIntoHalfs) {
+  test::TinyModel model(Options(24, 64));
+  OverflowingTarget target(*model.target);
+  Teacher teacher(target, *model.blocks, {1}, 2);
+  const auto samples = RandomSamples(model.vocab(), {6});
+  const TrainTokens* asked[] = {&samples[0]};
+  target.logits.assign(size_t(model.vocab()), -1e6f);
+  target.logits[7] = 0;
+  const auto run = teacher.Run(asked);
+  ASSERT_TRUE(run.ok()) << run.error().text;
+  const TopTokens& top = (*run)[0].top;
+  EXPECT_EQ(top.ids[5 * 2], 7);
+  EXPECT_EQ(top.log_p[5 * 2], 0);
+  EXPECT_EQ(top.log_p[5 * 2 + 1], -1e4f);
+  for (const float wrong : {NAN, INFINITY}) {
+    target.logits[9] = wrong;
+    EXPECT_THAT(teacher.Run(asked).error().text, HasSubstr("logits that are not finite"));
   }
 }
 

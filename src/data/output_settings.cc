@@ -35,6 +35,13 @@ std::string SettingsPath(const std::string& out) {
   return out.substr(0, out.size() - (out.ends_with(suffix) ? suffix.size() : 0)) + "_settings.json";
 }
 
+Status CheckSettingsFile(const std::string& out) {
+  const std::string path = SettingsPath(out);
+  if (!FileExists(path)) return {};
+  const auto kept = ReadKept(path);
+  return kept ? Status() : kept.error();
+}
+
 Status KeepSettings(const std::string& out, const nlohmann::ordered_json& settings, bool begun) {
   const std::string path = SettingsPath(out);
   if (FileExists(path)) {

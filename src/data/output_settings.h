@@ -11,6 +11,9 @@ namespace dspark {
 // out with _settings.json for .jsonl, or behind a name that does not end so.
 std::string SettingsPath(const std::string& out);
 
+// Error: what stands in the place of the settings of `out` is not of this kind.
+Status CheckSettingsFile(const std::string& out);
+
 // Where `begun`, the settings that are kept for `out` must be those given; without kept ones (an older
 // output) those given are kept from now on. An output that is not begun takes those given. A key that only
 // one side has is no difference: it came with another version. `settings` has the keys "seed", a number, and

@@ -252,6 +252,7 @@ Result<RegenerateProgress> Regenerate(const RegenerateOptions& options, ChatBack
       return MakeError("{}: is read and written at once; give --out another name", options.in);
     }
   }
+  DSPARK_RETURN_IF_ERROR(CheckSettingsFile(options.out));  // before `out` is made
   DSPARK_ASSIGN_OR_RETURN(RegenerateLog log, RegenerateLog::Open(options.out));
   std::error_code ignored;
   if (std::filesystem::is_regular_file(options.out, ignored)) {  // not beside a pipe

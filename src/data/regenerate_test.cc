@@ -178,6 +178,7 @@ TEST_F(RegenerateTest, LeavesForeignSettingsAlone) {
                   testing::AllOf(HasSubstr("out_settings.json: "), HasSubstr("another --out")));
       EXPECT_EQ(backend.asked.size(), asked);
       EXPECT_THAT(Read("out_settings.json"), testing::ElementsAre(text));
+      EXPECT_EQ(std::filesystem::exists(Path("out.jsonl")), begun);
       std::filesystem::remove(Path("out.jsonl"));
     }
   }

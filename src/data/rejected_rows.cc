@@ -2,9 +2,22 @@
 
 #include <unistd.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace dspark {
+
+Status RejectedRows::CheckPath(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  if (!std::getline(file, line)) return {};  // nothing is lost
+  const auto row = nlohmann::json::parse(line, nullptr, false);
+  if (row.is_object() && row.contains("where") && row.contains("reason") && row.contains("row")) return {};
+  return MakeError(
+      "{}: stands where rows that cannot be used are written, but holds something else; move it, or give "
+      "another --out",
+      path);
+}
 
 Status RejectedRows::Add(const std::string& where, const std::string& reason, const std::string& row) {
   if (++count_ <= 5) first_.push_back(fmt::format("{}: {}", where, reason));

@@ -16,6 +16,9 @@ class RejectedRows {
   // each; without any, one that an earlier call left there is removed.
   explicit RejectedRows(std::string path) : path_(std::move(path)) {}
 
+  // Error: what stands at `path` was not written by this class, and would be replaced.
+  static Status CheckPath(const std::string& path);
+
   // Error: the file cannot be made.
   Status Add(const std::string& where, const std::string& reason, const std::string& row);
   // Closes the file; may be called again when no row was added since.

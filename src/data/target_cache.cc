@@ -1,6 +1,7 @@
 #include "data/target_cache.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "data/compact_sample.h"
 #include "data/sample_bytes.h"
@@ -25,6 +26,12 @@ struct Extent {
 Extent ExtentOf(const DeepSpecRecord& record, const SampleShape& shape) {
   const uint64_t bytes = uint64_t(record.seq_len) * 2 * uint64_t(shape.d_model);
   return {record.shard, record.seq_len, record.input_ids, record.target_last_hidden + bytes};
+}
+
+// Of [T, width] the row with a value that is not finite, as no target gives any; -1: none.
+int64_t BrokenRow(const std::vector<float>& rows, size_t width) {
+  const auto broken = std::ranges::find_if_not(rows, [](float x) { return std::isfinite(x); });
+  return broken == rows.end() ? -1 : (broken - rows.begin()) / int64_t(width);
 }
 
 Extent ExtentOf(const StoredSample& stored) {
@@ -115,6 +122,10 @@ Result<std::vector<TrainSample>> TargetCache::ReadAll(const std::vector<int64_t>
       return wrong("has ids outside the vocabulary");
     if (std::ranges::any_of(sample->loss_mask, [](uint8_t m) { return m > 1; }))
       return wrong("has a loss mask of other values than 0 and 1");
+    const size_t d = size_t(shape().d_model);
+    for (const int64_t row :
+         {BrokenRow(sample->taps, shape().tap_layers.size() * d), BrokenRow(sample->last_hidden, d)})
+      if (row >= 0) return wrong(fmt::format("has hidden states that are not finite in row {}", row));
     sample->id = index;
     samples.push_back(std::move(sample).value());
   }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "core/float16.h"
@@ -99,8 +100,10 @@ TEST_P(TargetCacheTest, GivesBackWhatWasWritten) {
     const TrainSample& got = (*read)[i];
     TrainSample sample = samples_[i == 1 ? 0 : 4];
     EXPECT_EQ(got.id, i == 1 ? 0 : 4);
-    if (compact) {  // cut behind the last supervised token
-      const size_t t = i == 1 ? 4 : 8;
+    if (compact) {  // cut behind the token that follows the last supervised one
+      const size_t t = i == 1 ? 5 : 9;
+      EXPECT_EQ(got.left_out, i == 1 ? 0 : 8);
+      EXPECT_EQ((*tokens)[i].left_out, got.left_out);
       sample.ids.resize(t);
       sample.loss_mask.resize(t);
       sample.taps.resize(t * 2 * kWidth);
@@ -205,6 +208,105 @@ TEST_P(TargetCacheTest, AWholeCacheKnowsWhatItWasMadeFrom) {
   EXPECT_THAT(difference([](CacheSettings*) {}), HasSubstr("does not say what it was made from"));
 }
 
+// What version 1 of the compact form holds can be read, and gone on with.
+TEST_P(TargetCacheTest, AnEarlierVersionGoesOnAsItWasBegun) {
+  if (GetParam() != CacheForm::kCompact) return;
+  settings_.manifest.shape.knows_length = false;
+  { ASSERT_TRUE(Open("cache")->Append(samples_[0]).ok()); }
+  settings_.manifest.shape.knows_length = true;
+  auto writer = Open("cache");
+  ASSERT_TRUE(writer.ok()) << writer.error().text;
+  ASSERT_EQ(writer->samples(), 1);
+  ASSERT_TRUE(writer->Append(samples_[4]).ok());
+  ASSERT_TRUE(writer->Finish().ok());
+  EXPECT_TRUE(CheckSameSettings(Path("cache"), settings_).ok());
+  EXPECT_THAT(ReadAll(Path("cache/manifest.json")), HasSubstr("\"version\": 1"));
+  auto cache = TargetCache::Open(Path("cache"));
+  ASSERT_TRUE(cache.ok()) << cache.error().text;
+  EXPECT_FALSE(cache->shape().knows_length);
+  const auto read = cache->Read({0, 1});
+  ASSERT_TRUE(read.ok()) << read.error().text;
+  EXPECT_EQ((*read)[1].ids, std::vector<int32_t>(samples_[4].ids.begin(), samples_[4].ids.begin() + 8));
+  EXPECT_EQ((*read)[1].left_out, 0);
+}
+
+TEST_P(TargetCacheTest, LeavesForeignFilesInTmpAlone) {
+  fs::create_directories(Path("foreign/_tmp"));
+  Append(Path("foreign/_tmp/notes"), "mine");
+  EXPECT_THAT(Open("foreign").error().text, HasSubstr("_tmp/notes is not of a cache"));
+  RemoveCache(Path("foreign"));
+  EXPECT_EQ(ReadAll(Path("foreign/_tmp/notes")), "mine");
+  auto writer = Open("cache");
+  Append(Path("cache/_tmp/notes"), "mine");
+  ASSERT_TRUE(writer->Append(samples_[0]).ok() && writer->Finish().ok());
+  EXPECT_FALSE(fs::exists(Path("cache/_tmp/progress")));
+  Append(Path("cache/_tmp/progress"), "mine, too");
+  EXPECT_TRUE(HoldsWholeCache(Path("cache")));
+  RemoveCache(Path("cache"));
+  EXPECT_EQ(ReadAll(Path("cache/_tmp/notes")), "mine");
+  EXPECT_EQ(ReadAll(Path("cache/_tmp/progress")), "mine, too");
+}
+
+TEST_P(TargetCacheTest, BeginsWhereSettingsWereHalfWritten) {
+  fs::create_directories(Path("cache/_tmp"));
+  Append(Path("cache/_tmp/settings.json.77.tmp"), "{");
+  WriteWhole("cache");
+  EXPECT_FALSE(fs::exists(Path("cache/_tmp")));
+}
+
+// Caches from before there were lists have the last hidden states.
+TEST_P(TargetCacheTest, SettingsWithoutTeacherTopHaveNoLists) {
+  if (GetParam() != CacheForm::kCompact) return;
+  const auto erase = [&](const std::string& path) {
+    nlohmann::json settings = nlohmann::json::parse(ReadAll(path));
+    EXPECT_EQ(settings["manifest"].erase("teacher_top_k"), 1u);
+    std::ofstream(path) << settings.dump();
+  };
+  { ASSERT_TRUE(Open("begun")->Append(samples_[0]).ok()); }
+  erase(Path("begun/_tmp/settings.json"));
+  auto writer = Open("begun");
+  ASSERT_TRUE(writer.ok()) << writer.error().text;
+  EXPECT_EQ(writer->samples(), 1);
+  erase(WriteWhole("whole") + "/settings.json");
+  EXPECT_TRUE(CheckSameSettings(Path("whole"), settings_).ok());
+  settings_.manifest.shape.teacher_top = 3;
+  EXPECT_THAT(CheckSameSettings(Path("whole"), settings_).error().text,
+              HasSubstr("teacher_top_k is 0 there"));
+}
+
+TEST_P(TargetCacheTest, StatesThatAreNotFiniteAreDamage) {
+  samples_[1].taps[3 * 2 * kWidth + 5] = NAN;
+  samples_[2].last_hidden[4 * kWidth] = INFINITY;
+  auto cache = TargetCache::Open(WriteWhole("cache"));
+  EXPECT_TRUE(cache->Read({0}).ok());
+  EXPECT_THAT(cache->Read({0, 1}).error().text,
+              HasSubstr("sample 1 has hidden states that are not finite in row 3"));
+  EXPECT_THAT(cache->Read({2}).error().text,
+              HasSubstr("sample 2 has hidden states that are not finite in row 4"));
+}
+
+// A flipped bit is found, or is one of those of zstd's header that mean nothing.
+TEST(CompactSampleTest, FlippedBitsAreFound) {
+  const SampleShape shape{{1, 3}, kWidth, 10000, ""};
+  std::string bytes = CompactBytes(MakeSample(9, 2, 7, 5), shape);
+  const auto parse = [&] {
+    return ParseCompact({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 8, shape,
+                        SampleParts::kAll);
+  };
+  const TrainSample whole = parse().value();
+  int found = 0;
+  for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
+    bytes[bit / 8] = char(bytes[bit / 8] ^ 1 << bit % 8);
+    const auto parsed = parse();
+    found += !parsed.ok();
+    if (parsed.ok()) {
+      EXPECT_EQ(parsed->taps, whole.taps) << bit;
+    }
+    bytes[bit / 8] = char(bytes[bit / 8] ^ 1 << bit % 8);
+  }
+  EXPECT_GT(found, int(bytes.size() * 8) - 32);
+}
+
 // A record of a sample that never reached its shard.
 TEST_P(TargetCacheTest, RecordsWithoutTheirBytesAreDropped) {
   { ASSERT_TRUE(Open("cut")->Append(samples_[0]).ok()); }
@@ -279,7 +381,11 @@ TEST(DeepSpecSampleTest, BytesByHand) {
 TEST(CompactSampleTest, KeepsTheRowsThatALossReads) {
   EXPECT_THAT(TeacherRows({0, 0, 0, 1, 1, 0, 0, 0}), ElementsAre(2, 3, 4, 5));
   EXPECT_THAT(TeacherRows({1, 0, 0, 0, 0, 1}), ElementsAre(0, 1, 4, 5));
-  EXPECT_EQ(CompactLength({0, 1, 0, 1, 0, 0}), 4);
+  SampleShape shape;
+  EXPECT_EQ(CompactLength({0, 1, 0, 1, 0, 0}, shape), 5);
+  EXPECT_EQ(CompactLength({0, 1, 0, 1}, shape), 4);
+  shape.knows_length = false;
+  EXPECT_EQ(CompactLength({0, 1, 0, 1, 0, 0}, shape), 4);
 }
 
 TEST(CompactSampleTest, MassiveChannelsCostTheOthersNothing) {

@@ -26,6 +26,7 @@ struct TrainSample {
   std::vector<float> taps;         // [T, m * d]: the tapped layers' outputs side by side, ids ascending
   std::vector<float> last_hidden;  // [T, d]: output of the target's final norm
   TopTokens top = {};              // where the shape says so, in place of last_hidden
+  int left_out = 0;                // tokens of the conversation behind these, which no loss reads
 };
 
 // What every sample of a source has in common.
@@ -35,6 +36,9 @@ struct SampleShape {
   int vocab = 0;
   std::string target_name;  // as the source was made for
   int teacher_top = 0;      // k of TrainSample::top; 0: last_hidden is the teacher
+  // False: samples end with the last supervised token and do not say what was left out (a compact cache's
+  // version 1), so that Eagle3 cannot be trained.
+  bool knows_length = true;
 };
 
 // Where a trainer takes its samples from: a cache on disk or the running target. Random access; Read of the

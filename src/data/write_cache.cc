@@ -13,16 +13,6 @@ namespace {
 // Enough rows for passes that are full, few enough that their states stay in some 10 MB.
 constexpr size_t kBatchTokens = 2048;
 
-Status CheckNotWritten(const CacheJob& job) {
-  std::error_code missing;
-  for (const std::string& path : job.inputs) {
-    if (std::filesystem::equivalent(path, job.rows.rejected, missing))
-      return MakeError("{}: would be replaced by the rows that cannot be used; give --out another name",
-                       path);
-  }
-  return {};
-}
-
 // What tells other inputs from those a cache was begun with.
 Result<std::string> Digests(const std::vector<std::string>& paths) {
   std::string digests;
@@ -60,9 +50,19 @@ void AddTop(const TrainSample& sample, CacheSummary* summary) {
 
 }  // namespace
 
+Status CheckOutputs(const CacheJob& job) {
+  std::error_code missing;
+  for (const std::string& path : job.inputs) {
+    if (std::filesystem::equivalent(path, job.rows.rejected, missing))
+      return MakeError("{}: would be replaced by the rows that cannot be used; give --out another name",
+                       path);
+  }
+  return RejectedRows::CheckPath(job.rows.rejected);
+}
+
 Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tokenizer& tokenizer,
                                 FunctionRef<void(const CacheProgress&)> progress) {
-  DSPARK_RETURN_IF_ERROR(CheckNotWritten(job));
+  DSPARK_RETURN_IF_ERROR(CheckOutputs(job));
   CacheSettings settings = job.settings;
   DSPARK_ASSIGN_OR_RETURN(const std::string digests, Digests(job.inputs));
   settings.made_from += digests;

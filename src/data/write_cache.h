@@ -32,9 +32,12 @@ struct CacheSummary {
   double top_mass = 0;
 };
 
+// Error: the file of rows that cannot be used would replace an input or another's file.
+Status CheckOutputs(const CacheJob& job);
+
 // Makes the cache or goes on with it: samples that are in it are only rendered again, to find the place.
-// `progress` is called when that is done and after every batch. Error: as CacheWriter, CheckSameSettings,
-// TrainRows and Teacher; no row gives a sample, and then nothing is left behind.
+// `progress` is called when that is done and after every batch. Error: as CheckOutputs, CacheWriter,
+// CheckSameSettings, TrainRows and Teacher; no row gives a sample, and then nothing is left behind.
 Result<CacheSummary> WriteCache(const CacheJob& job, Teacher& teacher, const Tokenizer& tokenizer,
                                 FunctionRef<void(const CacheProgress&)> progress);
 

@@ -140,6 +140,24 @@ TEST(Dpace, GradientsByFiniteDifferences) {
   }
 }
 
+// In bf16, which training is done in unless said.
+TEST(Dpace, InBf16) {
+  for (const bool by_torch : {false, true}) {
+    Blocks blocks(4, 30, false);
+    blocks.in.l1_weights = torch::zeros_like(blocks.in.l1_weights);  // its gradient jumps where p is q
+    blocks.in.by_torch = by_torch;
+    const Outcome fine = LossOf(blocks);
+    blocks.in.draft_head = blocks.in.draft_head.to(torch::kBFloat16);
+    blocks.in.teacher.head = blocks.in.teacher.head.to(torch::kBFloat16);
+    const Outcome coarse = LossOf(blocks);
+    EXPECT_LT(Distance(coarse.loss, fine.loss), 2e-2);
+    EXPECT_LT(Distance(coarse.ce, fine.ce), 2e-2);
+    EXPECT_LT((coarse.dhidden - fine.dhidden).norm().item<double>(),
+              3e-2 * fine.dhidden.norm().item<double>());
+    EXPECT_LT((coarse.dw2 - fine.dw2).norm().item<double>(), 3e-2 * fine.dw2.norm().item<double>());
+  }
+}
+
 // However many slots are in memory at once; a block of more than those stays whole.
 TEST(Dpace, ChunksDoNotShow) {
   Blocks blocks(9, 120, false);

@@ -131,7 +131,8 @@ Result<bool> RunSteps(Trainer& trainer, Desk* desk, const TrainConfig& config, P
 
 Result<int> Train(TrainConfig config, ProcessGroup& group) {
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles target, OpenModel(config.target));
-  if (config.mask_token < 0) {
+  const bool blocks = config.kind == "dspark" || config.kind == "dflash";
+  if (blocks && config.mask_token < 0) {
     const MaskToken mask = ChooseMaskToken(target);
     config.mask_token = mask.id;
     if (group.first()) fmt::print(stderr, "mask_token {}: {}\n", mask.id, mask.why);

@@ -61,6 +61,13 @@ Result<std::unique_ptr<TrainingData>> TrainingData::Open(const TrainConfig& conf
           "--compact",
           config.data[0]);
     }
+    if (config.kind == "eagle3" && !cache.shape().knows_length) {
+      return MakeError(
+          "{}: a compact cache of version 1 lacks the row behind the last answer, which eagle3 reads; make "
+          "it "
+          "again: dspark prepare cache ... --compact --force",
+          config.data[0]);
+    }
     DSPARK_RETURN_IF_ERROR(CheckTargetName(config, cache.shape()));
     data->source_ = std::make_unique<TargetCache>(std::move(cache));
     return data;

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "data/write_cache.h"
+#include "load/json_file.h"
 #include "temp_dir.h"
 #include "test_data.h"
 #include "tiny_gguf.h"
@@ -71,6 +72,43 @@ TEST_F(OpenSource, TrainsFromCachesOfBothForms) {
     ASSERT_TRUE(trainer.ok()) << trainer.error().text;
     EXPECT_GT((*trainer)->Step().value().anchors, 10);
   }
+}
+
+// Rows and weights reach to the conversation's end, which a compact cache does not hold: one with a last turn
+// of the user's, one that is cut at the most tokens.
+TEST_F(OpenSource, Eagle3LearnsTheSameFromBothForms) {
+  const std::string turn =
+      R"({"role": "user", "content": "And where does it come from, and where does it go?"}]})";
+  const std::string row(kRow);
+  const std::string open = row.substr(0, row.size() - 2) + ", " + turn;
+  std::string cut = row;
+  cut.insert(cut.find("The sea"), std::string(200, 'z'));
+  config_.data = {Write("ends.jsonl", open + "\n" + cut + "\n")};
+  const auto step = [&](CacheForm form) {
+    TrainConfig config = DefaultsOf("eagle3");
+    config.target = config_.target;
+    config.data = {WriteTheCache(form, config_.target)};
+    config.taps = config_.taps;
+    config.batch = config.group = 2;
+    config.threads = 1;
+    config.precision = "f32";
+    const auto data = TrainingData::Open(config, target_, config.taps).value();
+    return Trainer::Make(config, target_, data->source()).value()->Step().value();
+  };
+  const StepReport whole = step(CacheForm::kDeepSpec), compact = step(CacheForm::kCompact);
+  EXPECT_EQ(compact.anchors, whole.anchors);
+  EXPECT_NEAR(compact.loss, whole.loss, 2e-3 * whole.loss);  // 8-bit taps
+}
+
+TEST_F(OpenSource, RefusesTheFirstCompactVersionForEagle3) {
+  config_.data = {WriteTheCache(CacheForm::kCompact, config_.target)};
+  const std::string path = config_.data[0] + "/manifest.json";
+  nlohmann::json manifest = ReadJsonObject(path).value();
+  manifest["version"] = 1;
+  Write(std::filesystem::relative(path, dir_.path()), manifest.dump());
+  EXPECT_EQ(ErrorOf(Open()), "");
+  config_.kind = "eagle3";
+  EXPECT_NE(ErrorOf(Open()).find("version 1"), std::string::npos) << ErrorOf(Open());
 }
 
 // A step with all tokens listed is the step with the last hidden states, but for what 16 bits lose of either.

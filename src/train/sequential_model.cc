@@ -120,7 +120,8 @@ std::vector<int64_t> ByTeacherRow(const StepRows& rows) {
 
 }  // namespace
 
-StepRows ChooseRows(DrafterKind kind, std::span<const uint8_t> loss_mask, int steps, double decay) {
+StepRows ChooseRows(DrafterKind kind, std::span<const uint8_t> loss_mask, int steps, double decay,
+                    int left_out) {
   const bool eagle3 = kind == DrafterKind::kEagle3;
   const int64_t length = int64_t(loss_mask.size());
   StepRows result{.steps = steps, .rows = {}, .valid = {}, .weights = {}, .weight = eagle3 ? 1.0 : 0.0};
@@ -134,7 +135,7 @@ StepRows ChooseRows(DrafterKind kind, std::span<const uint8_t> loss_mask, int st
     result.rows.push_back(row);
     for (int k = 0; k < steps; ++k) {
       const double weight = valid[size_t(k)] ? std::pow(decay, k) : 0;
-      result.weights.push_back(float(eagle3 ? weight / double(length) : weight));
+      result.weights.push_back(float(eagle3 ? weight / double(length + left_out) : weight));
       if (!eagle3) result.weight += weight;
     }
     result.valid.insert(result.valid.end(), valid.begin(), valid.end());

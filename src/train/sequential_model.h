@@ -21,9 +21,10 @@ struct StepRows {
 };
 
 // Eagle3 as DeepSpec has it (§6.3): a draft counts where token i + k is supervised and not the last, and
-// weighs decay^k / T; every sample weighs 1. MTP: where token i + 2 + k is supervised, decay^k; a sample
-// weighs as much as its drafts. loss_mask: [T].
-StepRows ChooseRows(DrafterKind kind, std::span<const uint8_t> loss_mask, int steps, double decay);
+// weighs decay^k over the conversation's tokens; every sample weighs 1. MTP: where token i + 2 + k is
+// supervised, decay^k; a sample weighs as much as its drafts. loss_mask: [T]; left_out: TrainSample's.
+StepRows ChooseRows(DrafterKind kind, std::span<const uint8_t> loss_mask, int steps, double decay,
+                    int left_out = 0);
 
 // Everything a pass reads but the weights. config.block_size: S.
 struct SequentialRun {

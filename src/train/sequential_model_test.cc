@@ -377,6 +377,8 @@ TEST(ChooseRows, WhatCounts) {
   EXPECT_EQ(eagle3.valid, (std::vector<uint8_t>{0, 1, 1, 1, 1, 0}));
   EXPECT_EQ(eagle3.weights, (std::vector<float>{0, 0.05f, 0.1f, 0.05f, 0.1f, 0}));
   EXPECT_EQ(eagle3.weight, 1);
+  const StepRows longer = ChooseRows(DrafterKind::kEagle3, mask, 2, 0.5, int(mask.size()));
+  for (size_t i = 0; i < eagle3.weights.size(); ++i) EXPECT_EQ(longer.weights[i], eagle3.weights[i] / 2);
   const StepRows mtp = ChooseRows(DrafterKind::kMtp, mask, 2, 0.5);
   EXPECT_EQ(mtp.rows, (std::vector<int64_t>{1, 2, 3, 6, 7}));
   EXPECT_EQ(mtp.valid, (std::vector<uint8_t>{0, 1, 1, 1, 1, 0, 0, 1, 1, 0}));

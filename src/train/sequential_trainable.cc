@@ -31,7 +31,8 @@ class SequentialTrainable : public TrainableDrafter {
   int drafts() const override { return run_.config.block_size; }
   std::unique_ptr<TrainItem> MakeItem(const TrainSample& sample, int64_t, int64_t) const override {
     return std::make_unique<SequentialItem>(
-        run_, sample, ChooseRows(run_.config.kind, sample.loss_mask, run_.config.block_size, decay_));
+        run_, sample,
+        ChooseRows(run_.config.kind, sample.loss_mask, run_.config.block_size, decay_, sample.left_out));
   }
 
  private:

@@ -19,6 +19,27 @@ constexpr char kOut[] = "DSPARK_TEST_SHARED_OUT";      // where the children sav
 constexpr char kUntil[] = "DSPARK_TEST_SHARED_UNTIL";  // the step after which they do
 constexpr char kDies[] = "DSPARK_TEST_SHARED_DIES";    // the rank that kills itself behind that step
 
+constexpr char kOther[] = "DSPARK_TEST_SHARED_OTHER";  // what rank 1 has others of
+
+// Has other last tokens, or says that it has another teacher.
+class OtherSource : public CountingSource {
+ public:
+  OtherSource(const ModelFiles& target, int64_t size, const std::string& what)
+      : CountingSource(target, size), tokens_(what == "tokens"), shape_(CountingSource::shape()) {
+    if (what == "teacher") shape_.teacher_top = 8;
+  }
+  const SampleShape& shape() const override { return shape_; }
+  Result<std::vector<TrainSample>> ReadTokens(const std::vector<int64_t>& indices) override {
+    auto samples = CountingSource::ReadTokens(indices).value();
+    for (TrainSample& sample : samples) sample.ids.back() += tokens_;
+    return samples;
+  }
+
+ private:
+  bool tokens_;
+  SampleShape shape_;
+};
+
 class SharedTraining : public testing::Test {
  protected:
   SharedTraining()
@@ -51,9 +72,9 @@ class SharedTraining : public testing::Test {
     EXPECT_GE(numbers, 7) << a << b;
     EXPECT_EQ(std::ranges::count(a, '\n'), std::ranges::count(b, '\n')) << a << b;
   }
-  std::vector<std::string> Run(int world, int64_t until, const char* dies = "-1") {
+  std::vector<std::string> Run(int world, int64_t until, const char* dies = "-1", const char* other = "") {
     Processes processes(world, "SharedTraining.Child",
-                        {{kOut, out()}, {kUntil, std::to_string(until)}, {kDies, dies}});
+                        {{kOut, out()}, {kUntil, std::to_string(until)}, {kDies, dies}, {kOther, other}});
     processes.Wait();
     return processes.results();
   }
@@ -71,10 +92,14 @@ TEST_F(SharedTraining, Child) {
   if (out.empty()) return;
   const ProcessPlace place = PlaceFromEnvironment();
   ProcessGroup group = ProcessGroup::Join(place).value();
-  auto made = Trainer::Make(config_, target_, source_, &group);
-  if (!made.ok()) return WriteResult(made.error().text);
+  OtherSource other(target_, 40, FromEnvironment(kOther, ""));
+  auto made = Trainer::Make(config_, target_, place.rank == 1 ? other : source_, &group);
+  if (!made.ok()) {
+    group.Leave(made.error().text);
+    return WriteResult(made.error().text);
+  }
   const auto trainer = std::move(made).value();
-  ASSERT_TRUE(trainer->Resume(out).ok());
+  if (const auto resumed = trainer->Resume(out); !resumed.ok()) return WriteResult(resumed.error().text);
   const std::string curve = Curve(*trainer, std::stoi(FromEnvironment(kUntil, "0")));
   ASSERT_TRUE(trainer->Save(out).ok());
   WriteResult(curve);
@@ -113,6 +138,16 @@ TEST_F(SharedTraining, EndsWhenOneIsKilled) {
   const auto said = Run(2, 2, "1");
   EXPECT_TRUE(said[0].starts_with("rank 1 is gone")) << said[0];
   EXPECT_TRUE(Make()->Resume(out()).value());
+}
+
+TEST_F(SharedTraining, RefusesOtherDataAndOtherTeachers) {
+  if (!ProcessGroup::Available()) GTEST_SKIP() << "*** SKIPPED: built without gloo; install libgloo-dev";
+  for (const auto& [other, why] :
+       {std::pair("tokens", "the data are not those"), std::pair("teacher", "teacher_top_k of")}) {
+    const auto said = Run(2, 1, "-1", other);
+    EXPECT_TRUE(said[1].starts_with(why)) << said[1];
+    EXPECT_NE(said[0].find(std::string("rank 1 ended: ") + why), std::string::npos) << said[0];
+  }
 }
 
 TEST_F(SharedTraining, RefusesMoreProcessesThanSamplesOfAGroup) {

@@ -134,6 +134,7 @@ TEST(Teacher, ShortListsByAPlainReference) {
         EXPECT_NEAR(ours.loss.ce[slot].item<double>(), expected.ce[size_t(slot)], 1e-4) << slot;
         EXPECT_NEAR(ours.loss.l1[slot].item<double>(), expected.l1[size_t(slot)], 1e-5) << slot;
       }
+      EXPECT_TRUE(ours.gradient.isfinite().all().item<bool>());
       int checked = 0;
       for (const int64_t slot : {0, 14, 27, 38, 59}) {
         if (expected.l1[size_t(slot)] > 1.99) continue;  // the slope may be at its bound
@@ -149,6 +150,20 @@ TEST(Teacher, ShortListsByAPlainReference) {
       EXPECT_GE(checked, 1);
     });
   }
+}
+
+// In bf16, which training is done in unless said, the loss is that of fp32 but for 8 bits.
+TEST(Teacher, ListsInBf16) {
+  ForEachLoss([](Inputs& inputs) {
+    inputs.KeepTop(9);
+    const Outcome fine = LossOf(inputs);
+    inputs.in.draft_head = inputs.in.draft_head.to(torch::kBFloat16);
+    const Outcome coarse = LossOf(inputs);
+    ExpectNear(coarse.loss.loss, fine.loss.loss, 5e-2);
+    ExpectNear(coarse.loss.ce, fine.loss.ce, 2e-2);
+    ExpectNear(coarse.loss.l1, fine.loss.l1, 2e-2);
+    EXPECT_TRUE(coarse.gradient.isfinite().all().item<bool>());
+  });
 }
 
 // Short of the truth by no more than what the list leaves out.

@@ -74,6 +74,7 @@ struct Trainer::State {
 
   Result<bool> ReadCheckpoint(const std::string& dir);
   Status ShareState(bool* resumed);
+  Status CheckSameData();
   Result<std::vector<TrainSample>> ReadShare(const std::vector<int64_t>& indices, StepReport* report);
   Status AddUp(StepReport* report);
 
@@ -159,7 +160,24 @@ Result<std::unique_ptr<Trainer>> Trainer::Make(const TrainConfig& config, const 
   auto state = std::make_unique<State>(config, drafter, target, source, frozen, threads, group);
   DSPARK_RETURN_IF_ERROR(InitLayers(config.init_layers, target, &state->parameters));
   DSPARK_ASSIGN_OR_RETURN(state->data_digest, DataDigest(source));
+  DSPARK_RETURN_IF_ERROR(state->CheckSameData());
   return std::unique_ptr<Trainer>(new Trainer(std::move(state)));
+}
+
+// That all processes have the data and the teacher of the first, by what a checkpoint is compared with.
+Status Trainer::State::CheckSameData() {
+  nlohmann::ordered_json ours = TrainingJson();
+  ours.erase("config");  // its paths may differ
+  DSPARK_ASSIGN_OR_RETURN(const std::string text, group.FirstsText("data", ours.dump()));
+  const auto firsts = nlohmann::ordered_json::parse(text);
+  if (firsts["teacher_top_k"] != ours["teacher_top_k"]) {
+    return MakeError(
+        "teacher_top_k of the data is {}, but {} in the process of rank 0; give all the same cache",
+        ours["teacher_top_k"].dump(), firsts["teacher_top_k"].dump());
+  }
+  if (firsts != ours)
+    return MakeError("the data are not those of the process of rank 0; give all the same data");
+  return {};
 }
 
 // The samples of `indices` that are this process's share: every world-th.
@@ -225,8 +243,8 @@ Result<StepReport> Trainer::Step() {
   report.optimizer_ms = NowMs() - optimizer_start;
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) {
     return MakeError(
-        "step {}: the loss is {}, its gradient's norm {}; lower learning_rate, go on from the last "
-        "checkpoint",
+        "step {}: the loss is {}, its gradient's norm {}; start anew in another out, with a lower "
+        "learning_rate",
         report.step, report.loss, report.grad_norm);
   }
   ++s.step;

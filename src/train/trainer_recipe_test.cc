@@ -163,5 +163,15 @@ TEST_F(TrainerRecipe, DpaceWeighsCrossEntropyByWhatIsReached) {
               0.02);
 }
 
+TEST_F(TrainerRecipe, ConfidenceKeepsTheFixedWeightsUnderDpace) {
+  source_.AddCounting(60, 3);
+  config_.ce_share = config_.l1_share = 0;
+  config_.confidence_share = 1;
+  const StepReport fixed = FirstStep(1, 1);
+  config_.slot_weights = "dpace";
+  EXPECT_GT(fixed.loss, 0.1);
+  EXPECT_NEAR(FirstStep(1, 1).loss, fixed.loss, 1e-6);
+}
+
 }  // namespace
 }  // namespace dspark::test
