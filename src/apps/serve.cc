@@ -99,8 +99,11 @@ Result<int> Serve(ServeOptions options) {
 
   int signal = 0;
   sigwait(&signals, &signal);
-  log->info("draining={} limit_s={:.0f}", loop.live(), options.drain_s);
-  // A second signal ends it at once.
+  log->info("draining={} limit_s={:.0f} hint=\"a second signal ends it at once\"", loop.live(),
+            options.drain_s);
+  // Also where a script's shell had them ignored.
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   loop.Drain(options.drain_s * 1000);
   server.Stop();

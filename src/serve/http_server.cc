@@ -92,7 +92,9 @@ std::optional<ApiError> CheckContentType(const httplib::Request& request) {
   const std::string type = request.get_header_value("Content-Type");
   if (type.empty() || type.starts_with(kJson)) return {};
   return ApiError{.status = 415,
-                  .message = fmt::format("Content-Type is \"{}\"; send application/json", Printable(type)),
+                  .message = fmt::format("Content-Type is \"{}\"; send application/json (curl: -H "
+                                         "'Content-Type: application/json')",
+                                         Printable(type)),
                   .code = "unsupported_media_type"};
 }
 
@@ -248,7 +250,9 @@ bool HttpServer::Guard(const httplib::Request& request, httplib::Response& respo
   if (!Authorised(request)) {
     response.set_header("WWW-Authenticate", "Bearer");
     SendError({.status = 401,
-               .message = "this server asks for an API key; send it as Authorization: Bearer KEY",
+               .message = request.has_header("Authorization")
+                              ? "that is none of this server's API keys"
+                              : "this server asks for an API key; send it as Authorization: Bearer KEY",
                .type = "authentication_error",
                .code = "invalid_api_key"},
               response);

@@ -36,6 +36,13 @@ std::vector<std::string> RowsLeftOut(const TrainRows& rows) {
 // Why there is no sample.
 Error NoSamples(const TrainConfig& config, const TrainRows& rows) {
   const auto& first = rows.rejected().first();
+  if (first.empty() && rows.short_rows() > 0) {
+    return MakeError(
+        "{}: all of {} rows have less than {} supervised tokens within max_length={}; raise max_length, or "
+        "give "
+        "rows with longer answers",
+        fmt::join(config.data, ", "), rows.rows(), kMinLossTokens, config.max_length);
+  }
   return MakeError(
       "{}: none of {} rows gives a sample{}; expected JSONL with {{\"conversations\": [...]}} or "
       "{{\"messages\": [...]}} in a line, answers in them, or the directory of one target cache",
