@@ -82,7 +82,7 @@ TEST_F(CliBenchServe, OpenLoadsAndTraces) {
 
 TEST_F(CliBenchServe, MistakesAreOneLine) {
   ExpectOneLine(Run({"bench", "serve", "-m", model_}), 2, "no prompts to ask");
-  ExpectOneLine(Run(Bench({"--policies", "best"})), 1, "--policies: --policy best: unknown");
+  ExpectOneLine(Run(Bench({"--policies", "best"})), 1, "--policies: best is unknown");
   ExpectOneLine(Run(Bench({"--policies", "off,off"})), 1, "stands there twice");
   ExpectOneLine(Run(Bench({"--concurrency", "0"})), 2, "--concurrency");
   ExpectOneLine(Run(Bench({"--rate", "1", "--concurrency", "2"})), 2, "excludes");
