@@ -58,6 +58,7 @@ class Load {
     if (!options_.closed) Begin();
     std::vector<std::thread> threads;
     const int streams = std::min(options_.streams, int(requests_.size()));
+    threads.reserve(size_t(streams));
     for (int i = 0; i < streams; ++i) threads.emplace_back([this] { Work(); });
     for (std::thread& thread : threads) thread.join();
     End();
