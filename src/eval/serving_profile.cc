@@ -1,6 +1,7 @@
 #include "eval/serving_profile.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 
 namespace dspark {
@@ -145,7 +146,7 @@ void ProfileRecorder::AddStep(const Engine::StepCost& cost, double ms) {
 CostCurve ProfileRecorder::CurveOf(const std::map<int, Mean>& means) {
   CostCurve curve;
   for (const auto& [key, mean] : means) {
-    const int x = int(mean.x / mean.count + 0.5);
+    const int x = int(std::lround(mean.x / mean.count));
     if (mean.count < kFewSteps || (!curve.points.empty() && x <= curve.points.back().first)) continue;
     curve.points.emplace_back(x, std::max(0.0, mean.ms / mean.count));
   }
@@ -248,7 +249,7 @@ Result<ServingProfile> ReadProfile(const std::string& path) {
                          .prefill_rows = reader.Count("prefill_rows"),
                          .replies = reader.Replies(),
                          .shapes = reader.Shapes()};
-  DSPARK_RETURN_IF_ERROR(reader.status());
+  if (const Status& read = reader.status(); !read) return read.error();
   profile.costs = CostTable(std::move(points), per_position);
   return profile;
 }

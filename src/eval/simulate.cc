@@ -88,8 +88,8 @@ class SimulatedDrafter : public Drafter {
       for (int k = 0; k < drafts; ++k) {
         const bool kept = place.offset + k < round.kept;
         proposal.tokens.push_back(kept ? TokenAt(place.position + 1 + k) : kWrong);
-        if (size_t(place.offset + k) < round.confidence.size())
-          proposal.confidence.push_back(round.confidence[size_t(place.offset + k)]);
+        const size_t at = size_t(place.offset) + size_t(k);
+        if (at < round.confidence.size()) proposal.confidence.push_back(round.confidence[at]);
       }
       if (drafts > 0) proposal.match_length = round.match_length > 0 ? round.match_length + place.offset : 0;
     }
@@ -266,10 +266,10 @@ class Simulation {
 
 }  // namespace
 
-LoadRun Simulate(const ServingProfile& profile, EngineOptions options, bool speculate,
+LoadRun Simulate(const ServingProfile& profile, const EngineOptions& options, bool speculate,
                  const SimulatedLoad& load) {
   DSPARK_CHECK(!speculate || !profile.replies.empty());
-  return Simulation(profile, std::move(options), speculate, load).Run();
+  return Simulation(profile, options, speculate, load).Run();
 }
 
 }  // namespace dspark

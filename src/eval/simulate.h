@@ -27,7 +27,7 @@ struct SimulatedLoad {
 // `options`: the policy, and max_sequences. `speculate`: false runs no drafter. A closed load's window lasts
 // from the first reply's end to when no arrival is left for a stream that ended. Profile: `replies` may be
 // empty where nothing is drafted.
-LoadRun Simulate(const ServingProfile& profile, EngineOptions options, bool speculate,
+LoadRun Simulate(const ServingProfile& profile, const EngineOptions& options, bool speculate,
                  const SimulatedLoad& load);
 
 }  // namespace dspark
