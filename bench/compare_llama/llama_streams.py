@@ -9,13 +9,13 @@ those that begin. Greedy, and no reply ends before --max-tokens. The window last
 to when a stream finds nothing left to ask. There is no HTTP in it. Prints one JSON object.
 """
 import argparse
-import contextlib
 import json
-import os
 import time
 
 import llama_cpp
 import numpy
+
+from llama_bench import quiet
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 CHAT = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -114,19 +114,6 @@ def run(server, prompts, requests, max_tokens):
                 return window_tokens / (now - begin), len(per_token) / sum(per_token)
             server.begin(stream, list(prompts[next_request % len(prompts)]))
             next_request += 1
-
-
-@contextlib.contextmanager
-def quiet():
-    """llama.cpp talks on stderr while it loads."""
-    saved = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def main():

@@ -11,6 +11,7 @@
 
 #include "api/shared_engine.h"
 #include "load/chat_template.h"
+#include "load/raw_prompt.h"
 
 struct dspark_engine;  // never defined: a handle is a number
 
@@ -131,6 +132,15 @@ int32_t WriteStruct(T value, const char* name, size_t size, T* out) {
   value.size = size;
   std::memcpy(static_cast<void*>(out), &value, size);
   return DSPARK_OK;
+}
+
+// The defaults of a caller's struct, whose header may be older or newer than ours.
+template <class T>
+void InitStruct(const T& defaults, size_t size, T* out) {
+  if (out == nullptr) return;
+  std::memset(static_cast<void*>(out), 0, size);
+  std::memcpy(static_cast<void*>(out), &defaults, std::min(size, sizeof defaults));
+  if (size >= sizeof size) out->size = size;
 }
 
 // As snprintf: all that fits, and a NUL; returns the text's whole length.
@@ -298,14 +308,6 @@ int32_t NoTokenizer(const SharedEngine& engine) {
                                                     engine.session().model_path));
 }
 
-// A prompt's ids as `dspark run` makes them.
-std::vector<int32_t> Encode(const ModelFiles& files, std::string_view text, bool add_bos,
-                            bool parse_special) {
-  std::vector<int32_t> ids = files.tokenizer->Encode(text, parse_special);
-  if (add_bos && files.config.add_bos && files.config.bos) ids.insert(ids.begin(), *files.config.bos);
-  return ids;
-}
-
 }  // namespace
 }  // namespace dspark
 
@@ -325,19 +327,11 @@ const char* dspark_finish_name(int32_t finish) {
 }
 
 void dspark_options_init(dspark_options* options, size_t size) {
-  constexpr dspark_options kDefaults = DefaultOptions();
-  if (options == nullptr) return;
-  std::memset(options, 0, size);
-  std::memcpy(options, &kDefaults, std::min(size, sizeof kDefaults));
-  if (size >= sizeof size) options->size = size;
+  InitStruct(DefaultOptions(), size, options);
 }
 
 void dspark_request_init(dspark_request* request, size_t size) {
-  constexpr dspark_request kDefaults = DefaultRequest();
-  if (request == nullptr) return;
-  std::memset(request, 0, size);
-  std::memcpy(request, &kDefaults, std::min(size, sizeof kDefaults));
-  if (size >= sizeof size) request->size = size;
+  InitStruct(DefaultRequest(), size, request);
 }
 
 int32_t dspark_load(const dspark_options* options, dspark_engine** engine) {
@@ -383,7 +377,9 @@ int64_t dspark_tokenize(dspark_engine* engine, const char* text, size_t bytes, i
     if (tokens == nullptr && capacity > 0) return IsNull("tokens");
     const ModelFiles& files = e.session().files;
     if (!files.tokenizer) return NoTokenizer(e);
-    const std::vector<int32_t> ids = Encode(files, {text, bytes}, add_bos != 0, parse_special != 0);
+    const auto bos = add_bos != 0 ? PromptBos(files.config) : std::nullopt;
+    const std::vector<int32_t> ids =
+        EncodeRawPrompt(*files.tokenizer, bos, {text, bytes}, parse_special != 0);
     std::copy_n(ids.begin(), std::min(ids.size(), capacity), tokens);
     return int64_t(ids.size());
   });

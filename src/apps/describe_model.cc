@@ -4,6 +4,8 @@
 #include <ctime>
 #include <filesystem>
 
+#include "load/raw_prompt.h"
+
 namespace dspark {
 
 ServedModel DescribeModel(const Session& session, const std::string& name) {
@@ -11,7 +13,7 @@ ServedModel DescribeModel(const Session& session, const std::string& name) {
   ServedModel model{.name = name,
                     .tokenizer = session.files.tokenizer.get(),
                     .chat_format = {},
-                    .bos = config.add_bos ? config.bos : std::nullopt,
+                    .bos = PromptBos(config),
                     .vocab = config.vocab,
                     .context = session.target->limits().max_context,
                     .created = std::time(nullptr)};

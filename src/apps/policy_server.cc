@@ -14,14 +14,13 @@ StepSums StepLog::sums() const {
 
 void StepLog::OnRound(const RoundRecord& round) {
   tally_.OnRound(round);
-  committed_ += round.committed;
   if (!keep_rounds_) return;
   const std::scoped_lock lock(records_->mutex);
   records_->rounds.OnRound(round);
 }
 
 void StepLog::OnStep(const StepRecord& step) {
-  const Engine::StepCost cost = engine_->last_step();
+  const Engine::StepCost& cost = step.cost;
   const bool more = step.running + step.waiting > 0;
   // A step that followed at once: what lies between two ends is what a step takes in service.
   {
@@ -36,7 +35,7 @@ void StepLog::OnStep(const StepRecord& step) {
             .rounds = step.counts.rounds,
             .drafted = step.counts.drafted,
             .accepted = step.counts.accepted,
-            .committed = std::exchange(committed_, 0),
+            .committed = step.counts.committed,
             .ms = step.ms,
             .pass_ms = cost.pass_ms,
             .drafter_ms = cost.drafter_ms,
@@ -69,7 +68,6 @@ Result<std::unique_ptr<PolicyServer>> PolicyServer::Start(Session& session, cons
   Drafter* drafter = policy == "off" ? nullptr : session.drafter.get();
   server->engine_ = std::make_unique<Engine>(*session.target, *session.blocks, drafter,
                                              session.files.tokenizer.get(), costs, options);
-  server->log_->Watch(*server->engine_);
   server->metrics_ = std::make_unique<ServeMetrics>(model.name);
   server->observers_ = std::make_unique<LoadObservers>(
       std::vector<LoadObserver*>{server->metrics_.get(), &server->history_, server->log_.get()});

@@ -27,8 +27,6 @@ class StepLog : public LoadObserver, public RoundObserver {
   // `keep_rounds`: this policy's rounds are recorded.
   StepLog(ServiceRecords* records, bool keep_rounds) : records_(records), keep_rounds_(keep_rounds) {}
 
-  // Once, before the first step.
-  void Watch(const Engine& engine) { engine_ = &engine; }
   RoundTally& tally() { return tally_; }
   StepSums sums() const;  // so far; from any thread
 
@@ -37,14 +35,12 @@ class StepLog : public LoadObserver, public RoundObserver {
   void OnEnd(const EndRecord& end) override;
 
  private:
-  const Engine* engine_ = nullptr;
   ServiceRecords* const records_;
   const bool keep_rounds_;
   RoundTally tally_;
   double last_end_ms_ = 0;  // of the step before, if it left something to do; else 0
   mutable std::mutex mutex_;
   StepSums sums_;
-  int64_t committed_ = 0;  // in rounds, since the last step
 };
 
 class PolicyServer {

@@ -14,6 +14,7 @@
 #include "apps/flags.h"
 #include "apps/output.h"
 #include "apps/session_flags.h"
+#include "load/raw_prompt.h"
 
 namespace dspark {
 namespace {
@@ -96,10 +97,7 @@ Result<std::vector<int32_t>> PromptTokens(const Session& session, const RunOptio
       return MakeError("{}: the model has no tokenizer; give token ids with --prompt-ids",
                        session.model_path);
     }
-    std::vector<int32_t> ids = session.files.tokenizer->Encode(*options.prompt, true);
-    if (session.files.config.add_bos && session.files.config.bos)
-      ids.insert(ids.begin(), *session.files.config.bos);
-    return ids;
+    return EncodeRawPrompt(*session.files.tokenizer, PromptBos(session.files.config), *options.prompt, true);
   }
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});

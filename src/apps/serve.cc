@@ -64,7 +64,7 @@ void LogPlan(const Session& session, const ServeOptions& options, const ServedMo
            options.http.connections, options.http.request_timeout_s, options.drain_s);
 }
 
-// Keeps SIGINT and SIGTERM for WaitForSignal: threads that are made later inherit the mask.
+// Keeps SIGINT and SIGTERM for sigwait: threads that are made later inherit the mask.
 sigset_t HoldSignals() {
   sigset_t signals;
   sigemptyset(&signals);

@@ -51,8 +51,8 @@ Result<EngineOptions> OptionsOfPolicy(const std::string& policy, int sequences) 
 
 Status CheckPolicies(const std::vector<std::string>& policies) {
   for (const std::string& policy : policies) {
-    const auto chosen = OptionsOfPolicy(policy, 1);
-    if (!chosen) return MakeError("--policies: {}", chosen.error().text);
+    if (const Status known = CheckPolicy(policy); !known)
+      return MakeError("--policies: {}", known.error().text);
     if (std::ranges::count(policies, policy) > 1)
       return MakeError("--policies: {} stands there twice", policy);
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/token_hash.h"
 
 namespace dspark {
 namespace {
@@ -37,11 +38,7 @@ class NgramIndex {
 
  private:
   size_t Slot(std::span<const int32_t> tokens, int position) const {
-    uint64_t hash = 0;
-    for (int i = position - n_; i < position; ++i) {
-      hash = (hash ^ uint32_t(tokens[size_t(i)])) * 0x9E3779B97F4A7C15;
-      hash ^= hash >> 32;
-    }
+    const uint64_t hash = HashTokens(0, tokens.subspan(size_t(position - n_), size_t(n_)));
     return size_t(hash) & (heads_.size() - 1);
   }
 

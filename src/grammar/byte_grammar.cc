@@ -36,12 +36,13 @@ bool Any(const ByteGrammar& g, const GrammarNode& node, const Flag& flag) {
   return std::ranges::any_of(g.ChildrenOf(node), [&](int32_t child) { return flag[size_t(child)]; });
 }
 
-// Nodes that stand for at least one string.
-std::vector<bool> Productive(const ByteGrammar& g) {
+// Nodes that stand for a string made of bytes that `byte` holds for, or of none.
+template <class Byte>
+std::vector<bool> Deriving(const ByteGrammar& g, Byte byte) {
   return LeastFixedPoint(g, [&](const GrammarNode& node, const std::vector<bool>& flag) {
     switch (node.kind) {
       case Kind::kBytes:
-        return g.sets[size_t(node.first)].any();
+        return byte(node);
       case Kind::kChoice:
         return Any(g, node, flag);
       case Kind::kRepeat:
@@ -52,20 +53,14 @@ std::vector<bool> Productive(const ByteGrammar& g) {
   });
 }
 
+// Nodes that stand for at least one string.
+std::vector<bool> Productive(const ByteGrammar& g) {
+  return Deriving(g, [&](const GrammarNode& node) { return g.sets[size_t(node.first)].any(); });
+}
+
 // Nodes that stand for the empty string, among others.
 std::vector<bool> Nullable(const ByteGrammar& g) {
-  return LeastFixedPoint(g, [&](const GrammarNode& node, const std::vector<bool>& flag) {
-    switch (node.kind) {
-      case Kind::kBytes:
-        return false;
-      case Kind::kChoice:
-        return Any(g, node, flag);
-      case Kind::kRepeat:
-        return node.min == 0 || All(g, node, flag);
-      default:
-        return All(g, node, flag);
-    }
-  });
+  return Deriving(g, [](const GrammarNode&) { return false; });
 }
 
 // Choices lose the children that stand for nothing, and repetitions that may be left out are left out.

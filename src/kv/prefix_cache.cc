@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/token_hash.h"
 
 namespace dspark {
 
@@ -25,14 +26,6 @@ constexpr int kLeastPart = 8;
 // Siblings that are looked through for such a part: the youngest.
 constexpr size_t kMostSiblings = 16;
 
-uint64_t HashOf(uint64_t chain, std::span<const int32_t> tokens) {
-  for (const int32_t token : tokens) {
-    chain = (chain ^ uint32_t(token)) * 0x9E3779B97F4A7C15;
-    chain ^= chain >> 32;
-  }
-  return chain;
-}
-
 uint64_t ChainOf(const PrefixCache::Node* node) { return node ? node->hash : 0x6473706172; }
 
 int CommonLength(std::span<const int32_t> a, std::span<const int32_t> b) {
@@ -46,7 +39,7 @@ PrefixCache::~PrefixCache() {
 }
 
 PrefixCache::Node* PrefixCache::Child(const Node* parent, Tokens tokens) {
-  const auto [begin, end] = by_hash_.equal_range(HashOf(ChainOf(parent), tokens));
+  const auto [begin, end] = by_hash_.equal_range(HashTokens(ChainOf(parent), tokens));
   for (auto it = begin; it != end; ++it) {
     if (it->second->parent == parent && std::ranges::equal(it->second->tokens, tokens)) return it->second;
   }
@@ -55,7 +48,7 @@ PrefixCache::Node* PrefixCache::Child(const Node* parent, Tokens tokens) {
 
 PrefixCache::Node* PrefixCache::Add(Node* parent, Tokens tokens, std::byte* block) {
   auto* node = new Node{.parent = parent,
-                        .hash = HashOf(ChainOf(parent), tokens),
+                        .hash = HashTokens(ChainOf(parent), tokens),
                         .tokens = {tokens.begin(), tokens.end()},
                         .block = block,
                         .children = {},

@@ -86,12 +86,7 @@ void ApiCall::Add(ReplyEvent event) {
 
 // What a choice's end means for the call: nothing, unless it is none of OpenAI's.
 std::optional<ApiError> ApiCall::Ended(const TokenEvent& last) const {
-  if (last.finish == FinishReason::kCancelled) {
-    return ApiError{.status = 503,
-                    .message = "the server is shutting down; send the request again later",
-                    .type = "server_error",
-                    .code = "shutting_down"};
-  }
+  if (last.finish == FinishReason::kCancelled) return ShuttingDown();
   if (last.finish == FinishReason::kError)
     return ApiError{.status = 500, .message = last.error, .type = "server_error", .code = "model_error"};
   return {};

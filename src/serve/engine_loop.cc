@@ -97,13 +97,10 @@ void EngineLoop::Run() {
 }
 
 StepRecord EngineLoop::Record(std::span<const TokenEvent> events, double start_ms, double end_ms) {
-  const Engine::StepCost cost = engine_.last_step();
   const EngineLoad load = engine_.load();
   StepRecord step{.end_ms = end_ms,
                   .ms = end_ms - start_ms,
-                  .draft_ms = cost.draft_ms,
-                  .verify_ms = cost.verify_ms,
-                  .rows = cost.rows,
+                  .cost = engine_.last_step(),
                   .running = load.active,
                   .waiting = load.waiting,
                   .kv_usage = double(load.used_blocks) / load.blocks,

@@ -269,14 +269,13 @@ void HttpServer::FillError(const httplib::Request& request, httplib::Response& r
   Prepare(request, response);
   if (!response.body.empty()) return;
   const Route* route = FindRoute(request.path);
-  if (response.status == 413 && !CheckContentType(request)) {
-    return SendError(
-        {.status = 413,
-         .message = fmt::format("the body is longer than {} bytes; shorten it", options_.max_body),
-         .code = "body_too_long"},
-        response);
+  if (response.status == 413) {
+    const ApiError too_long{
+        .status = 413,
+        .message = fmt::format("the body is longer than {} bytes; shorten it", options_.max_body),
+        .code = "body_too_long"};
+    return SendError(CheckContentType(request).value_or(too_long), response);
   }
-  if (response.status == 413) return SendError(*CheckContentType(request), response);
   if (route && route->method != request.method) {
     response.set_header("Allow", std::string(route->method));
     return SendError({.status = 405,
@@ -343,12 +342,7 @@ std::optional<ApiError> HttpServer::Submit(ApiRequest& request, std::shared_ptr<
   EngineLoop::Outcome outcome = loop_.Submit(MakeSequences(model_, request, prompts, std::random_device{}()));
   if (const auto* refusal = std::get_if<Refusal>(&outcome)) {
     response.set_header("Retry-After", std::to_string(refusal->retry_after_s));
-    if (refusal->draining) {
-      return ApiError{.status = 503,
-                      .message = "the server is shutting down; send the request again later",
-                      .type = "server_error",
-                      .code = "shutting_down"};
-    }
+    if (refusal->draining) return ShuttingDown();
     return ApiError{.status = 429,
                     .message = fmt::format("{} of {} places are taken; send the request again in {} s",
                                            refusal->live, refusal->limit, refusal->retry_after_s),

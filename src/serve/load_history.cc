@@ -7,7 +7,7 @@
 namespace dspark {
 
 void LoadHistory::OnStep(const StepRecord& step) {
-  if (step.rows == 0) return;
+  if (step.cost.rows == 0) return;
   const auto at = int64_t(step.end_ms / 1000);
   const std::scoped_lock lock(mutex_);
   Second& second = seconds_[size_t(at % kSeconds)];
@@ -16,7 +16,7 @@ void LoadHistory::OnStep(const StepRecord& step) {
   second.running += std::max(step.running, 1);  // one that ended in this step ran
   second.waiting = step.waiting;
   second.tokens += step.tokens;
-  second.rows += step.rows;
+  second.rows += step.cost.rows;
   second.rounds += step.counts.rounds;
   second.drafted += step.counts.drafted;
   second.accepted += step.counts.accepted;

@@ -5,9 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/cost_table.h"
-#include "engine/request.h"
-#include "engine/round_observer.h"
+#include "engine/engine.h"
 
 namespace dspark {
 
@@ -15,20 +13,20 @@ namespace dspark {
 struct RoundCounts {
   int rounds = 0;
   int drafts = 0;  // rounds that verified at least one draft
-  int drafted = 0, accepted = 0;
+  int drafted = 0, accepted = 0, committed = 0;
   std::vector<int> by_length;    // [n]: rounds that verified n drafts
   std::vector<int> accepted_at;  // [k]: rounds that kept draft k + 1
 };
 
 struct StepRecord {
-  double end_ms = 0;                           // NowMs
-  double ms = 0, draft_ms = 0, verify_ms = 0;  // the step; of it proposing, target pass and accept rule
-  int rows = 0;                                // of the target pass
-  int running = 0, waiting = 0;                // sequences behind the step
-  double kv_usage = 0;                         // share of the KV pool's blocks, 0 … 1
-  int64_t preemptions = 0;                     // since the start
-  int prompt_tokens = 0;                       // of prompts whose reading ended
-  int tokens = 0;                              // committed
+  double end_ms = 0;             // NowMs
+  double ms = 0;                 // the step
+  Engine::StepCost cost{};       // what it was spent on
+  int running = 0, waiting = 0;  // sequences behind the step
+  double kv_usage = 0;           // share of the KV pool's blocks, 0 … 1
+  int64_t preemptions = 0;       // since the start
+  int prompt_tokens = 0;         // of prompts whose reading ended
+  int tokens = 0;                // committed
   RoundCounts counts{};
   std::span<const CostTable::Point> costs{};  // as they are now; valid during the call
 };

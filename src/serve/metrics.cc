@@ -121,12 +121,12 @@ void ServeMetrics::OnStep(const StepRecord& step) {
   waiting_.Set(step.waiting);
   kv_usage_.Set(step.kv_usage);
   preempted_.Increment(double(step.preemptions) - preempted_.Value());
-  if (step.rows == 0) return;
+  if (step.cost.rows == 0) return;
   steps_.Increment();
   step_s_.Increment(step.ms / 1000);
-  draft_s_.Increment(step.draft_ms / 1000);
-  verify_s_.Increment(step.verify_ms / 1000);
-  rows_.Observe(step.rows);
+  draft_s_.Increment(step.cost.draft_ms / 1000);
+  verify_s_.Increment(step.cost.verify_ms / 1000);
+  rows_.Observe(step.cost.rows);
   prompt_tokens_.Increment(step.prompt_tokens);
   tokens_.Increment(step.tokens);
   drafts_.Increment(step.counts.drafts);

@@ -157,6 +157,13 @@ bool CountsForLogprobs(const Tokenizer* tokenizer, const TokenEvent& event) {
   return event.finish != FinishReason::kStop || !tokenizer || !tokenizer->IsSpecial(event.token);
 }
 
+ApiError ShuttingDown() {
+  return {.status = 503,
+          .message = "the server is shutting down; send the request again later",
+          .type = "server_error",
+          .code = "shutting_down"};
+}
+
 std::string ErrorBody(const ApiError& error) {
   const auto text = [](const std::string& value) {
     return value.empty() ? ordered_json() : ordered_json(value);

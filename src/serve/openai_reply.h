@@ -48,6 +48,9 @@ bool CountsForLogprobs(const Tokenizer* tokenizer, const TokenEvent& event);
 // {"error": {message, type, param, code}}.
 std::string ErrorBody(const ApiError& error);
 
+// What a server that drains says to a request that comes late or does not end in time.
+ApiError ShuttingDown();
+
 // The whole reply. All choices have ended.
 std::string ReplyBody(const ReplyHeader& header, std::span<const ReplyChoice> choices);
 

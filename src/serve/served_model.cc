@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "load/raw_prompt.h"
 #include "serve/reply_form.h"
 
 namespace dspark {
@@ -33,8 +34,7 @@ std::optional<ApiError> EncodeInput(const ServedModel& model, const PromptInput&
     return {};
   }
   if (!model.tokenizer) return Unsupported("prompt", "the model has no tokenizer; send token ids");
-  *prompt = model.tokenizer->Encode(std::get<std::string>(input), true);
-  if (model.bos) prompt->insert(prompt->begin(), *model.bos);
+  *prompt = EncodeRawPrompt(*model.tokenizer, model.bos, std::get<std::string>(input), true);
   return {};
 }
 
