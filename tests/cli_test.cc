@@ -270,6 +270,7 @@ TEST_F(Cli, BadCommandLinesAreOneLineAndExit2) {
   ExpectOneLine(Run({"run", "-m", model_, "two", "prompts"}), 2, "");
   ExpectOneLine(Run({}), 2, "--help");
   ExpectOneLine(Run({"dance"}), 2, "dance");
+  ExpectOneLine(Run({"info", "model", "--one", "--two"}), 2, "dspark info: does not expect --one --two");
 }
 
 TEST_F(Cli, BadFilesAndRequestsAreOneLineAndExit1) {

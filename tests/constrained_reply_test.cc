@@ -247,7 +247,7 @@ std::vector<double> LawOf(TinyModel& model, const Request& request) {
   return law;
 }
 
-double PValueOf(Drafts drafts, bool blocks) {
+double PValueOf(Drafts drafts, bool blocks, uint64_t replies = kSanitized ? 1500 : 4000) {
   TinyModel model;
   const auto trie = TrieOf(model);
   GrammarBuilder builder(trie->single_bytes());
@@ -263,8 +263,8 @@ double PValueOf(Drafts drafts, bool blocks) {
                 {.max_sequences = 1, .fixed_draft = 3, .accept_blocks = blocks});
   std::vector<int64_t> counts(kWords.size());
   int accepted = 0;
-  constexpr uint64_t kReplies = kSanitized ? 1500 : 4000, kBatch = 100;
-  for (uint64_t begin = 0; begin < kReplies; begin += kBatch) {
+  constexpr uint64_t kBatch = 100;
+  for (uint64_t begin = 0; begin < replies; begin += kBatch) {
     for (request.seed = begin; request.seed < begin + kBatch; ++request.seed)
       EXPECT_TRUE(engine.Submit(request).ok());
     for (const auto& [id, reply] : RunAll(engine)) {
@@ -285,10 +285,11 @@ TEST(ConstrainedLaw, IsPlainDecodingsWithDrawnDrafts) {
   }
 }
 
-// The law above is a test with power: drafts that are dropped after they were drawn do not pass it.
+// The law above is a test with power: drafts that are dropped after they were drawn do not pass it. Token by token
+// the wrong rule is off by less: over other seeds 4000 replies gave p = 6e-6 ... 6e-9, 16000 gave 2e-26 at most.
 TEST(ConstrainedLaw, ShowsDraftsThatAreDroppedForWhatTheyAre) {
   EXPECT_LT(PValueOf(Drafts::kDropped, true), 1e-5);
-  EXPECT_LT(PValueOf(Drafts::kDropped, false), 1e-5);
+  EXPECT_LT(PValueOf(Drafts::kDropped, false, 16000), 1e-5);
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // dspark: lossless speculative decoding for large language models.
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <cstring>
 #include <map>
@@ -22,6 +24,8 @@ int UsageError(const CLI::App& app, const CLI::ParseError& error, int argc, char
   const auto chosen = app.get_subcommands();
   const std::string command = chosen.empty() ? "dspark" : "dspark " + chosen.front()->get_name();
   std::string text = error.what();
+  if (error.get_name() == "ExtrasError" && !chosen.empty())  // which lists them backwards
+    text = fmt::format("does not expect {}", fmt::join(chosen.front()->remaining(), " "));
   if (chosen.empty() && argc > 1 && argv[1][0] != '-') text = std::string("there is no command ") + argv[1];
   for (char& c : text) c = c == '\n' ? ' ' : c;
   dspark::PrintMessage("{}: {}; see {} --help\n", command, text, command);

@@ -86,7 +86,8 @@ Result<int> Serve(ServeOptions options) {
   RoundTally tally;
   options.session.observer = &tally;
   DSPARK_ASSIGN_OR_RETURN(auto session, Session::Open(options.session));
-  const ServedModel model = DescribeModel(*session, options.name);
+  ServedModel model = DescribeModel(*session, options.name);
+  model.alias = options.session.model;
   LogPlan(*session, options, model, *log);
   ServeMetrics metrics(model.name);
   LoadHistory history;
@@ -139,7 +140,8 @@ Command AddServe(CLI::App& app) {
   options->session.sequences = 16;
   AddSessionFlags(app, &options->session);
   AddDraftFlags(app, &options->session.draft);
-  app.add_option("--model-name", options->name, "What requests call the model [its file's name]");
+  app.add_option("--model-name", options->name,
+                 "What requests call the model [its file's name; what -m says is taken too]");
   app.add_option("--parallel", options->session.sequences, "Sequences decoding at once [16]")
       ->check(CLI::Range(1, 1024));
   app.add_option("--queue", options->loop.queue, "Sequences that may wait; further ones get 429 [256]")

@@ -7,7 +7,7 @@
 namespace dspark {
 namespace {
 
-constexpr double kProbeMs = 500;  // between looks at whether the client is there
+constexpr double kProbeMs = 100;  // between looks at whether the client is there
 constexpr int kClientGone = 499;  // nginx's status, for the log alone
 
 const ApiError kGone{.status = kClientGone, .message = "the client has gone", .code = "client_gone"};

@@ -50,10 +50,20 @@ const Route* FindRoute(std::string_view path) {
   return nullptr;
 }
 
-// Completions log themselves when their last byte is out; what they never saw is left to the server.
-bool LogsItself(const std::string& path, int status) {
+// Of all routes, for who asked for another.
+std::string RouteList() {
+  std::string list;
+  for (const Route& route : kRoutes)
+    list += fmt::format("{}{} {}", list.empty() ? "" : ", ", route.method, route.path);
+  return list;
+}
+
+// Completions log themselves when their last byte is out; what they never saw is left to the server. A server
+// that drains says so when it begins, not at every look at its health.
+bool NeedsLog(const std::string& path, int status) {
+  if (status < 400 || path == "/health") return false;
   const bool turned_away = status == 401 || status == 405 || status == 413 || status == 415;
-  return (path == "/v1/chat/completions" || path == "/v1/completions") && !turned_away;
+  return turned_away || (path != "/v1/chat/completions" && path != "/v1/completions");
 }
 
 void SendError(const ApiError& error, httplib::Response& response) {
@@ -99,7 +109,7 @@ std::optional<ApiError> CheckContentType(const httplib::Request& request) {
 }
 
 std::optional<ApiError> CheckName(const ServedModel& model, const std::string& name) {
-  if (name == model.name) return {};
+  if (name == model.name || (!model.alias.empty() && name == model.alias)) return {};
   return ApiError{
       .status = 404,
       .message = fmt::format("there is no model \"{}\"; this server has \"{}\"", Printable(name), model.name),
@@ -184,8 +194,7 @@ void HttpServer::Configure() {
       });
   http_->set_logger([this](const httplib::Request& request, const httplib::Response& response) {
     metrics_.CountStatus(response.status);
-    if (LogsItself(request.path, response.status)) return;
-    if (response.status < 400) return;
+    if (!NeedsLog(request.path, response.status)) return;
     CallRecord{.id = response.get_header_value("X-Request-Id"),
                .path = Printable(request.path),
                .status = response.status,
@@ -286,7 +295,7 @@ void HttpServer::FillError(const httplib::Request& request, httplib::Response& r
   }
   const std::string message =
       response.status == 404
-          ? fmt::format("there is no {}; see docs/api.md for what there is", Printable(request.path))
+          ? fmt::format("there is no {}; there are {}", Printable(request.path), RouteList())
           : std::string("the request is no HTTP that this server understands");
   SendError({.status = response.status,
              .message = message,

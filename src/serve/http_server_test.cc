@@ -34,6 +34,7 @@ struct Server {
         engine(*model.target, *model.blocks, &lookup, model.files.tokenizer.get(), test::CheapRows(),
                {.max_sequences = 8, .follow_costs = false, .prefix_cache = true, .observer = &tally}),
         served{.name = "tiny",
+               .alias = "what-m-says",
                .tokenizer = model.files.tokenizer.get(),
                .tokens = std::make_shared<TokenTrie>(*model.files.tokenizer, model.files.config.eos),
                .chat_format = ChatFormat::kChatMl,
@@ -308,6 +309,8 @@ TEST(HttpServer, SaysWhatIsWrong) {
   bad(kCompletions, {{"prompt", {5}}, {"logit_bias", {{"295", 1}}}}, 400, "invalid_value");
   bad(kCompletions, {{"prompt", {5}}, {"n", 100}}, 400, "invalid_value");
   bad("/nothing", json::object(), 404, "not_found");
+  EXPECT_THAT(server.Post("/v1/nothing", {}, 404)["error"]["message"].get<std::string>(),
+              testing::HasSubstr("POST /v1/chat/completions"));
   bad("/health", json::object(), 405, "method_not_allowed");
   auto client = server.Client();
   const auto form = client.Post(kChat, "a=b", "application/x-www-form-urlencoded");
@@ -344,6 +347,7 @@ TEST(HttpServer, ServesTheSmallRoutes) {
   auto client = server.Client();
   EXPECT_EQ(json::parse(client.Get("/v1/models")->body)["data"][0]["id"], "tiny");
   EXPECT_EQ(json::parse(client.Get("/v1/models/tiny")->body)["id"], "tiny");
+  EXPECT_EQ(json::parse(client.Get("/v1/models/what-m-says")->body)["id"], "tiny");
   EXPECT_EQ(client.Get("/v1/models/other")->status, 404);
   const json tokens = server.Post("/tokenize", {{"content", "hello"}})["tokens"];
   EXPECT_EQ(server.Post("/detokenize", {{"tokens", tokens}})["content"], "hello");

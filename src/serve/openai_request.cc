@@ -219,13 +219,16 @@ void ReadResponseFormat(const JsonFields& body, ResponseFormat* format, std::opt
   const JsonFields fields(*object, "response_format.", error);
   std::string type;
   fields.Read("type", &type);
-  if (type == "json_object") format->kind = ResponseFormat::Kind::kJsonObject;
-  if (type == "json_object" || type == "text") return;
-  if (type != "json_schema") {
+  if (type == "text") return;
+  if (type != "json_object" && type != "json_schema") {
     return fields.Fail("type",
                        fmt::format("is \"{}\"; use text, json_object or json_schema", Printable(type)));
   }
-  format->kind = ResponseFormat::Kind::kJsonSchema;
+  const json* own = fields.Object("schema");  // llama.cpp's form, of either type
+  format->kind =
+      type == "json_schema" || own ? ResponseFormat::Kind::kJsonSchema : ResponseFormat::Kind::kJsonObject;
+  if (own) format->schema = Dump(*own);
+  if (own || type == "json_object") return;
   const json* described = fields.Object("json_schema");
   if (!described) return fields.Fail("json_schema", "is missing", "missing");
   const JsonFields schema(*described, "response_format.json_schema.", error);
@@ -294,8 +297,11 @@ void KeepSchemaOrder(std::string_view bytes, const JsonFields& body, ApiRequest*
   };
   const Json ordered = Json::parse(bytes, few_keys);
   if (keys > kMostKeys) return body.Fail("tools", fmt::format("come with more than {} keys", kMostKeys));
-  if (request->response_format.kind == ResponseFormat::Kind::kJsonSchema)
-    request->response_format.schema = ordered["response_format"]["json_schema"]["schema"].dump();
+  if (request->response_format.kind == ResponseFormat::Kind::kJsonSchema) {
+    const Json& format = ordered["response_format"];
+    request->response_format.schema =
+        (format.contains("schema") ? format["schema"] : format["json_schema"]["schema"]).dump();
+  }
   for (size_t i = 0; i < request->tools.size(); ++i) {
     if (!request->tools[i].parameters.empty())
       request->tools[i].parameters = ordered["tools"][i]["function"]["parameters"].dump();

@@ -106,6 +106,17 @@ TEST(OpenAiRequest, TakesFormatsAndToolsApart) {
   EXPECT_EQ(Chat(R"("tool_choice":"required")").tool_choice->kind, ToolChoice::Kind::kRequired);
 }
 
+TEST(OpenAiRequest, TakesLlamaCppsFormOfASchema) {
+  for (const std::string type : {"json_object", "json_schema"}) {
+    const ApiRequest r =
+        Chat(R"("response_format":{"schema":{"type":"object","b":1,"a":2},"type":")" + type + "\"}");
+    EXPECT_EQ(r.response_format.kind, ResponseFormat::Kind::kJsonSchema) << type;
+    EXPECT_EQ(r.response_format.schema, R"({"type":"object","b":1,"a":2})") << type;
+  }
+  EXPECT_EQ(Chat(R"("response_format":{"type":"json_object"})").response_format.kind,
+            ResponseFormat::Kind::kJsonObject);
+}
+
 struct Bad {
   Endpoint endpoint;
   std::string body, param, message;

@@ -15,6 +15,7 @@ namespace dspark {
 
 struct ServedModel {
   std::string name;                           // that requests give as `model`
+  std::string alias{};                        // or this: what the server was asked for; empty: none
   const Tokenizer* tokenizer = nullptr;       // null: only prompts of token ids work
   std::shared_ptr<const TokenTrie> tokens{};  // of the tokenizer; null as it is
   std::optional<ChatFormat> chat_format;      // none: no chat
