@@ -19,6 +19,9 @@ set(DSPARK_LAYERS "" CACHE INTERNAL "")
 
 function(dspark_isa_flags)
   foreach(source ${ARGN})
+    if(source MATCHES "_avx(2|512)\\.cc$")
+      set_source_files_properties(${source} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)  # whose flags are others
+    endif()
     if(source MATCHES "_avx512\\.cc$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
         "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mfma;-mf16c;-mprefer-vector-width=512")
@@ -28,14 +31,26 @@ function(dspark_isa_flags)
   endforeach()
 endfunction()
 
+# Headers that most files of a target include and that take longer than the files themselves.
+function(dspark_precompile target)
+  target_precompile_headers(${target} PRIVATE ${ARGN})
+  # False alarms of g++ 12 inside std::string, which a precompiled header no longer marks as the system's.
+  target_compile_options(${target} PRIVATE
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-restrict;-Wno-stringop-overflow>)
+endfunction()
+
 function(dspark_layer name)
-  cmake_parse_arguments(LAYER "" "" "LINKS" ${ARGN})
+  cmake_parse_arguments(LAYER "" "" "LINKS;PRECOMPILE" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS src/${name}/*.cc)
   list(FILTER sources EXCLUDE REGEX "(_(test|bench|fuzz)|/main)\\.cc$")
   dspark_isa_flags(${sources})
   if(sources)
     add_library(dspark_${name} STATIC ${sources})
     target_link_libraries(dspark_${name} PUBLIC dspark_options ${LAYER_LINKS})
+    if(LAYER_PRECOMPILE)
+      dspark_precompile(dspark_${name} ${LAYER_PRECOMPILE})
+      set(DSPARK_PRECOMPILE_${name} ${LAYER_PRECOMPILE} CACHE INTERNAL "")  # its tests include them as well
+    endif()
   else()
     add_library(dspark_${name} INTERFACE)
     target_link_libraries(dspark_${name} INTERFACE dspark_options ${LAYER_LINKS})
@@ -96,17 +111,14 @@ endfunction()
 # three names: plain; _golden (label golden): suites with Golden in their name, which need the golden data; _model (label
 # model): suites that begin with Model, which need the default model. Those skip loudly where their data is missing.
 function(dspark_test_binary name)
-  cmake_parse_arguments(TEST "" "" "SOURCES;LINKS" ${ARGN})
+  cmake_parse_arguments(TEST "" "" "SOURCES;LINKS;PRECOMPILE" ${ARGN})
   add_executable(${name} ${TEST_SOURCES} ${PROJECT_SOURCE_DIR}/tests/test_main.cc)
   target_link_libraries(${name} PRIVATE ${TEST_LINKS} GTest::gtest GTest::gmock)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE DSPARK_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   list(LENGTH TEST_SOURCES count)
   if(count GREATER 4)  # gmock is a quarter of what a test takes to compile
-    target_precompile_headers(${name} PRIVATE <gmock/gmock.h> <gtest/gtest.h>)
-    # False alarms of g++ 12 inside std::string, which a precompiled header no longer marks as the system's.
-    target_compile_options(${name} PRIVATE
-      $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-restrict;-Wno-stringop-overflow>)
+    dspark_precompile(${name} <gmock/gmock.h> <gtest/gtest.h> ${TEST_PRECOMPILE})
   endif()
   add_test(NAME ${name} COMMAND ${name} --gtest_filter=-Model*:*Golden*)
   set_tests_properties(${name} PROPERTIES TIMEOUT 1800)
@@ -132,12 +144,14 @@ function(dspark_tests)
       dspark_isa_flags(${tests})
       # What the trainer makes is tried in the engine.
       set(more $<$<STREQUAL:${layer},train>:dspark_engine>)
-      dspark_test_binary(dspark_${layer}_test SOURCES ${tests} LINKS dspark_${layer} ${more})
+      dspark_test_binary(dspark_${layer}_test SOURCES ${tests} LINKS dspark_${layer} ${more}
+        PRECOMPILE ${DSPARK_PRECOMPILE_${layer}})
     endif()
   endforeach()
   file(GLOB tests CONFIGURE_DEPENDS tests/*_test.cc)
   if(tests)
-    dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine dspark_grammar)
+    dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine dspark_grammar
+      PRECOMPILE <nlohmann/json.hpp>)
     add_dependencies(dspark_system_test dspark)
     if(TARGET dspark-train)  # `dspark train` starts it
       add_dependencies(dspark_system_test dspark-train)
