@@ -7,14 +7,14 @@ include(CMakePackageConfigHelpers)
 file(STRINGS include/dspark/dspark.h abi REGEX "^#define DSPARK_ABI_VERSION ")
 string(REGEX REPLACE "[^0-9]" "" DSPARK_ABI_VERSION "${abi}")
 
-set(DSPARK_LIBRARY_LAYERS core load kernels kv model draft verify engine api)
+set(DSPARK_LIBRARY_LAYERS core load kernels kv model draft verify grammar engine api)
 
 function(dspark_library)
   target_include_directories(dspark_api PUBLIC ${PROJECT_SOURCE_DIR}/include)
   target_compile_definitions(dspark_api PRIVATE DSPARK_VERSION="${PROJECT_VERSION}")
 
   add_library(dspark_shared SHARED $<TARGET_OBJECTS:dspark_api>)
-  target_link_libraries(dspark_shared PRIVATE dspark_engine)
+  target_link_libraries(dspark_shared PRIVATE dspark_engine dspark_grammar)
   set(symbols ${PROJECT_SOURCE_DIR}/cmake/libdspark.map)
   target_link_options(dspark_shared PRIVATE -Wl,--version-script=${symbols})
   if(NOT DSPARK_SANITIZE)  # whose functions are the program's

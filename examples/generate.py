@@ -22,7 +22,8 @@ class Request(ctypes.Structure):
                 ("repetition_penalty", c_float), ("presence_penalty", c_float), ("frequency_penalty", c_float),
                 ("seed", c_int64), ("logit_bias", c_void_p), ("logit_biases", c_size_t), ("stop", POINTER(c_char_p)),
                 ("stops", c_size_t), ("stop_tokens", POINTER(c_int32)), ("stop_token_count", c_size_t),
-                ("ignore_eos", c_int32), ("top_logprobs", c_int32), ("speculate", c_int32), ("reproducible", c_int32)]
+                ("ignore_eos", c_int32), ("top_logprobs", c_int32), ("speculate", c_int32), ("reproducible", c_int32),
+                ("format", c_int32), ("json_schema", c_char_p)]
 
 
 class Event(ctypes.Structure):

@@ -129,7 +129,7 @@ TEST_P(ConstrainedReply, IsThatOfPlainDecoding) {
   int accepted = 0, ended = 0;
   for (const float temperature : {0.0f, 1.0f}) {
     Engine engine(*model_.target, *model_.blocks, drafter.get(), model_.files.tokenizer.get(), CheapRows(),
-                  {.max_sequences = 4, .fixed_draft = 4});
+                  {.max_sequences = 4, .fixed_draft = 4, .draft_forced = temperature > 0});
     std::map<SequenceId, Request> requests;
     for (uint64_t seed = 0; seed < 10; ++seed) {
       Request request = MakeRequest(model_, seed, temperature);

@@ -25,7 +25,7 @@ ARROWS = {
     "data": ["load", "model"],
     "train": ["draft", "data"],
     "eval": ["engine", "data"],
-    "api": ["engine"],
+    "api": ["engine", "grammar"],
     "apps": ["serve", "train", "eval", "api"],
 }
 SOURCES = {".h", ".cc", ".cu", ".cuh"}

@@ -68,6 +68,12 @@ enum {
   DSPARK_FINISH_ERROR = 4      /* the model gave no distribution; dspark_event.error says where */
 };
 
+enum {
+  DSPARK_FORMAT_TEXT = 0,        /* any text */
+  DSPARK_FORMAT_JSON_OBJECT = 1, /* any JSON object */
+  DSPARK_FORMAT_JSON_SCHEMA = 2  /* what dspark_request.json_schema allows */
+};
+
 /* How to load. Strings may be NULL for their defaults. */
 typedef struct dspark_options {
   size_t size;
@@ -117,6 +123,9 @@ typedef struct dspark_request {
   int32_t top_logprobs; /* 0 or more: log-probabilities, and that many alternatives; -1: none [-1] */
   int32_t speculate;    /* 0: plain decoding [1] */
   int32_t reproducible; /* 1: a sampled reply is plain decoding's for its seed, whatever else runs [0] */
+  int32_t format; /* DSPARK_FORMAT_*: what a reply that ends by itself is a text of [DSPARK_FORMAT_TEXT] */
+  const char* json_schema; /* of DSPARK_FORMAT_JSON_SCHEMA: a JSON schema's text; its keywords are those of
+                              docs/reply_forms.md */
 } dspark_request;
 
 /* log p of the model's own distribution: temperature 1, nothing cut off, no penalties. */

@@ -46,6 +46,8 @@ struct Request {
   bool ignore_eos = false;
   int top_logprobs = -1;
   bool speculate = true, reproducible = false;
+  int format = DSPARK_FORMAT_TEXT;
+  std::string json_schema = {};
 };
 
 // As dspark_event, with copies of its own.
@@ -168,6 +170,8 @@ class Engine {
     r.top_logprobs = request.top_logprobs;
     r.speculate = request.speculate;
     r.reproducible = request.reproducible;
+    r.format = request.format;
+    r.json_schema = OrNull(request.json_schema);
     RequestId id = 0;
     if (const int32_t code = dspark_submit(handle_, &r, &id); code < 0) return LastError(code);
     return id;

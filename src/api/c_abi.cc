@@ -267,6 +267,38 @@ Result<Request> ToRequest(const dspark_request& r) {
   return request;
 }
 
+int32_t NoTokenizer(const SharedEngine& engine) {
+  return Fail(DSPARK_ERROR_UNSUPPORTED, fmt::format("{}: the model has no tokenizer; pass and take token ids",
+                                                    engine.session().model_path));
+}
+
+Result<ReplyForm> ToReplyForm(const dspark_request& r) {
+  DSPARK_RETURN_IF_ERROR(InRange("format", r.format, DSPARK_FORMAT_TEXT, DSPARK_FORMAT_JSON_SCHEMA, false));
+  ReplyForm form;
+  form.content = ReplyForm::Content(r.format);
+  const bool schema = r.format == DSPARK_FORMAT_JSON_SCHEMA;
+  if (schema != (r.json_schema != nullptr)) {
+    return MakeError("json_schema is {} and format {}; a schema and DSPARK_FORMAT_JSON_SCHEMA go together",
+                     schema ? "NULL" : "given", r.format);
+  }
+  if (!schema) return form;
+  form.schema = nlohmann::ordered_json::parse(r.json_schema, nullptr, /*allow_exceptions=*/false);
+  if (form.schema.is_discarded()) return MakeError("json_schema is no JSON; check its brackets and commas");
+  return form;
+}
+
+// The reply's form becomes the request's constraint.
+int32_t Constrain(SharedEngine& engine, const dspark_request& given, Request* request) {
+  const auto form = ToReplyForm(given);
+  if (!form) return Fail(DSPARK_ERROR_PARAMETER, form.error());
+  if (given.format == DSPARK_FORMAT_TEXT) return DSPARK_OK;
+  if (!engine.session().files.tokenizer) return NoTokenizer(engine);
+  auto constraint = engine.Constrain(*form);
+  if (!constraint) return Fail(DSPARK_ERROR_PARAMETER, "json_schema: " + constraint.error().text);
+  request->constraint = std::move(constraint).value();
+  return DSPARK_OK;
+}
+
 dspark_event ToEvent(const TokenEvent& e) {
   static_assert(sizeof(TokenLogprob) == sizeof(dspark_logprob) && offsetof(TokenLogprob, logprob) == 4);
   dspark_event event{};
@@ -298,15 +330,13 @@ dspark_timings ToTimings(const SequenceStats& s) {
   return timings;
 }
 
+static_assert(DSPARK_FORMAT_TEXT == int(ReplyForm::Content::kText) &&
+              DSPARK_FORMAT_JSON_OBJECT == int(ReplyForm::Content::kJsonObject) &&
+              DSPARK_FORMAT_JSON_SCHEMA == int(ReplyForm::Content::kJsonSchema));
 static_assert(DSPARK_FINISH_STOP == int(FinishReason::kStop) &&
               DSPARK_FINISH_LENGTH == int(FinishReason::kLength) &&
               DSPARK_FINISH_CANCELLED == int(FinishReason::kCancelled) &&
               DSPARK_FINISH_ERROR == int(FinishReason::kError));
-
-int32_t NoTokenizer(const SharedEngine& engine) {
-  return Fail(DSPARK_ERROR_UNSUPPORTED, fmt::format("{}: the model has no tokenizer; pass and take token ids",
-                                                    engine.session().model_path));
-}
 
 }  // namespace
 }  // namespace dspark
@@ -425,6 +455,7 @@ int32_t dspark_submit(dspark_engine* engine, const dspark_request* request, dspa
     if (const int32_t code = ReadStruct(request, "dspark_request", &given); code < 0) return code;
     auto checked = ToRequest(given);
     if (!checked) return Fail(DSPARK_ERROR_PARAMETER, checked.error());
+    if (const int32_t code = Constrain(e, given, &*checked); code < 0) return code;
     const auto submitted = e.Submit(std::move(checked).value());
     if (!submitted) return Fail(DSPARK_ERROR_PARAMETER, submitted.error());
     *id = *submitted;

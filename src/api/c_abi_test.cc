@@ -6,6 +6,7 @@
 #include <atomic>
 #include <limits>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "replies.h"
@@ -178,6 +179,15 @@ TEST_F(CAbi, BadRequestsAreOneCodeAndOneLine) {
   ExpectError(ask([](auto& r) { r.stops = 1; }), bad, "stop is NULL and its count 1");
   ExpectError(ask([](auto& r) { r.logit_biases = 1; }), bad, "logit_bias is NULL");
   ExpectError(ask([](auto& r) { r.stop_token_count = 2; }), bad, "stop_tokens is NULL");
+  const auto schema = [](const char* text) {
+    return [text](auto& r) { r.format = DSPARK_FORMAT_JSON_SCHEMA, r.json_schema = text; };
+  };
+  ExpectError(ask([](auto& r) { r.format = 3; }), bad, "format is 3; it may be 0 to 2");
+  ExpectError(ask(schema(nullptr)), bad, "json_schema is NULL and format 2");
+  ExpectError(ask([](auto& r) { r.json_schema = "{}"; }), bad, "json_schema is given and format 0");
+  ExpectError(ask(schema("{\"type\": ")), bad, "json_schema is no JSON");
+  ExpectError(ask(schema(R"({"properties": {"a": {"not": {}}}})")), bad,
+              "json_schema: #/properties/a: the keyword \"not\"");
   ExpectError(ask([](auto& r) { r.size = sizeof r + 1; }), DSPARK_ERROR_VERSION, "dspark_request");
   EXPECT_EQ(dspark_step(engine_), 0) << "a refused request changes nothing";
 }
@@ -295,6 +305,37 @@ TEST_F(CAbi, ParametersReachTheReply) {
   EXPECT_EQ(event.top[0].token, plain.tokens[0]) << "log-probabilities are the model's, before the bias";
   EXPECT_GT(event.top[0].logprob, event.top[1].logprob);
   EXPECT_LT(event.logprob, 0);
+}
+
+TEST_F(CAbi, RepliesKeepToTheFormThatIsAskedFor) {
+  Load();
+  const char* const schema = R"({"type": "object", "required": ["kind", "open"],
+      "properties": {"kind": {"enum": ["river", "rivers", "road"]}, "open": {"const": true}}})";
+  dspark_request request = Asking(prompt_, 100);
+  request.format = DSPARK_FORMAT_JSON_SCHEMA;
+  request.json_schema = schema;
+  const dspark_request_id first = Submit(request);
+  request.temperature = 1.5f;
+  const dspark_request_id second = Submit(request);
+  request.format = DSPARK_FORMAT_JSON_OBJECT;
+  request.json_schema = nullptr;
+  const dspark_request_id any = Submit(request);
+  StepToEnd();
+  for (const dspark_request_id id : {first, second}) {
+    AbiReply reply;
+    Poll(id, &reply);
+    EXPECT_EQ(reply.finish, DSPARK_FINISH_STOP) << "the reply ends with its object";
+    const auto value = nlohmann::json::parse(reply.text, nullptr, false);
+    ASSERT_TRUE(value.is_object()) << reply.text;
+    EXPECT_THAT(value.value("kind", ""), testing::AnyOf("river", "rivers", "road"));
+    EXPECT_EQ(value["open"], true);
+    dspark_timings timings;
+    ASSERT_EQ(dspark_get_timings(engine_, id, &timings, sizeof timings), DSPARK_OK);
+    EXPECT_GT(timings.accepted, 3) << "what is forced was drafted";
+  }
+  AbiReply object;
+  Poll(any, &object);
+  EXPECT_THAT(object.text, testing::StartsWith("{"));
 }
 
 TEST_F(CAbi, CancelAndReleaseEndARequest) {
@@ -436,6 +477,9 @@ TEST_F(CAbiWithoutTokenizer, TakesAndGivesIds) {
   Load();
   const dspark_message message{"user", "x"};
   const int32_t code = DSPARK_ERROR_UNSUPPORTED;
+  dspark_request form = Asking(prompt_);
+  form.format = DSPARK_FORMAT_JSON_OBJECT;
+  ExpectError(Try(form), code, "no tokenizer");
   ExpectError(dspark_tokenize(engine_, "x", 1, nullptr, 0, 0, 0), code, "no tokenizer");
   ExpectError(dspark_detokenize(engine_, prompt_.data(), 1, nullptr, 0, 0), code, "no tokenizer");
   ExpectError(dspark_render_chat(engine_, &message, 1, 1, 1, nullptr, 0), code, "no tokenizer");

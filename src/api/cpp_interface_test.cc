@@ -75,6 +75,17 @@ TEST_F(CppInterface, AReplyFromTextToText) {
   EXPECT_EQ(RunToEnd(*engine, *stopped).finish, DSPARK_FINISH_STOP);
 }
 
+TEST_F(CppInterface, AReplyOfASchema) {
+  auto engine = Engine::Load(Options());
+  ASSERT_TRUE(engine) << engine.error().text;
+  const auto id = engine->Submit({.prompt = {40, 41},
+                                  .max_tokens = 60,
+                                  .format = DSPARK_FORMAT_JSON_SCHEMA,
+                                  .json_schema = R"({"enum": ["left", "right"]})"});
+  ASSERT_TRUE(id) << id.error().text;
+  EXPECT_THAT(RunToEnd(*engine, *id).text, testing::AnyOf("\"left\"", "\"right\""));
+}
+
 TEST_F(CppInterface, ErrorsAreValues) {
   const auto missing = Engine::Load({.model = dir_.path() + "/none.gguf"});
   ASSERT_FALSE(missing);

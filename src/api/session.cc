@@ -108,6 +108,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(session->drafter,
                           source.Make(*session->target, *session->pool, options.sequences, blocks));
   session->blocks = std::make_unique<BlockPool>(layout, blocks);
+  engine.draft_forced = session->drafter != nullptr;
   CostTable costs;
   if (session->drafter && engine.Adaptive())
     costs = options.keep_costs ? SessionCosts(*session) : MeasuredCosts(*session);

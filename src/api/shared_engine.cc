@@ -21,6 +21,14 @@ Result<std::shared_ptr<SharedEngine>> SharedEngine::Open(const SessionOptions& o
   return std::shared_ptr<SharedEngine>(new SharedEngine(std::move(session)));
 }
 
+Result<std::shared_ptr<const Constraint>> SharedEngine::Constrain(const ReplyForm& form) {
+  const ModelFiles& files = session_->files;
+  std::call_once(tokens_made_,
+                 [&] { tokens_ = std::make_shared<TokenTrie>(*files.tokenizer, files.config.eos); });
+  std::string param;
+  return MakeResponseConstraint(form, tokens_, &param);
+}
+
 Result<SequenceId> SharedEngine::Submit(Request request) {
   const std::lock_guard turn(turn_);
   DSPARK_ASSIGN_OR_RETURN(const SequenceId id, session_->engine->Submit(std::move(request)));

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "api/session.h"
+#include "grammar/response_constraint.h"
 
 namespace dspark {
 
@@ -40,6 +41,9 @@ class SharedEngine {
   // Of the session only what loading decided: files, limits, times.
   const Session& session() const { return *session_; }
 
+  // What keeps a reply to `form`; null where it is free. The model has a tokenizer. Error: the schema is not
+  // supported: its place, and why.
+  Result<std::shared_ptr<const Constraint>> Constrain(const ReplyForm& form);
   // Error: as Engine::Submit.
   Result<SequenceId> Submit(Request request);
   // Requests that run or wait after it.
@@ -59,7 +63,9 @@ class SharedEngine {
   explicit SharedEngine(std::unique_ptr<Session> session) : session_(std::move(session)) {}
 
   const std::unique_ptr<Session> session_;
-  TurnMutex turn_;  // of the session's engine and live_; asked for before mutex_
+  std::once_flag tokens_made_;
+  std::shared_ptr<const TokenTrie> tokens_;  // made when it is first needed
+  TurnMutex turn_;                           // of the session's engine and live_; asked for before mutex_
   int live_ = 0;
   std::mutex mutex_;  // of replies_; never held over a step
   std::unordered_map<SequenceId, SharedReply> replies_;

@@ -14,9 +14,13 @@ struct SparseDistribution {
 };
 
 struct Proposal {
+  static constexpr int kForced = 1 << 16;
+
   std::vector<int32_t> tokens;    // x_1 … x_n, n may be 0
   std::vector<float> confidence;  // c_k estimates P(x_k accepted | those before are); empty when unknown
-  int match_length = 0;  // prompt lookup: tokens of context that the copied text shares; 0 for others
+  // Prompt lookup: tokens of context that the copied text shares. kForced: text that a request's constraint
+  // leaves no choice about. 0 for others.
+  int match_length = 0;
 
   int size() const { return int(tokens.size()); }
   // Whether drafts were drawn from distributions of their own; if not, every q is one-hot at its draft.

@@ -14,6 +14,8 @@ constexpr float kPriorWeight = 1.0f;
 // Before any evidence: short matches rarely hold, long ones mostly do (prompt lookup on chat, code and math).
 float MatchPrior(int length) { return std::min(0.92f, 0.2f + 0.06f * float(length)); }
 constexpr float kPositionPrior = 0.4f;
+// Nothing else may be written; only the cut into tokens is guessed.
+constexpr float kForcedPrior = 0.9f;
 
 }  // namespace
 
@@ -23,13 +25,26 @@ AcceptanceEstimate::AcceptanceEstimate() {
     by_position_[i] = {kPositionPrior * kPriorWeight, kPriorWeight};
     by_confidence_[i] = {kPriorWeight, kPriorWeight};
   }
+  by_match_[kForcedCell] = by_match_[kForcedCell + 1] = {kForcedPrior * kPriorWeight, kPriorWeight};
 }
 
-int AcceptanceEstimate::Index(int match_length, int k) { return std::min(match_length + k, kCells - 1); }
+int AcceptanceEstimate::Index(int match_length, int k) {
+  if (match_length == Proposal::kForced) return kForcedCell + std::min(k, 1);
+  return std::min(match_length + k, kForcedCell - 1);
+}
 
 float AcceptanceEstimate::Conditional(int match_length, int k) const {
   const Cell& cell = match_length > 0 ? by_match_[Index(match_length, k)] : by_position_[Index(0, k)];
   return cell.kept / cell.seen;
+}
+
+float AcceptanceEstimate::Expected(int match_length, int drafts) const {
+  float expected = 0, all_kept = 1;
+  for (int k = 0; k < drafts; ++k) {
+    all_kept *= Conditional(match_length, k);
+    expected += all_kept;
+  }
+  return expected;
 }
 
 float AcceptanceEstimate::Corrected(int k, float confidence) const {

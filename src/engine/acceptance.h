@@ -21,8 +21,10 @@ class AcceptanceEstimate {
 
   // Estimate of P(draft k + 1 kept | drafts 1 … k kept), k from 0. `match_length` is the proposal's (0: not a
   // look-up). A look-up's match grows with every kept draft, so its cells are keyed by match_length + k,
-  // others by k.
+  // others by k. Of forced text the first draft alone is in doubt: a text goes on as it was cut.
   float Conditional(int match_length, int k) const;
+  // Of `drafts` drafts: how many are kept.
+  float Expected(int match_length, int drafts) const;
 
   // The drafter's own c_k, corrected by how often such drafts were kept in proportion to what c promised: an
   // untrained or miscalibrated confidence head costs a few rounds, not speed.
@@ -39,7 +41,8 @@ class AcceptanceEstimate {
   struct Cell {
     float kept = 0, seen = 0;  // decayed counts, a prior included
   };
-  static constexpr int kCells = 32;
+  static constexpr int kCells = 34;
+  static constexpr int kForcedCell = kCells - 2;  // and the next
   std::array<Cell, kCells> by_match_, by_position_;
   std::array<Cell, kCells> by_confidence_;  // of position k: kept, and the sum of c where one was seen
 

@@ -209,6 +209,19 @@ TEST(AcceptanceEstimate, FollowsWhatHappens) {
       << "other sources keep their cells";
 }
 
+TEST(AcceptanceEstimate, TakesForcedTextForNearlyCertain) {
+  constexpr int kForced = Proposal::kForced;
+  AcceptanceEstimate estimate;
+  EXPECT_GT(estimate.Conditional(kForced, 0), 0.85f);
+  EXPECT_NEAR(estimate.Expected(kForced, 3), 0.9 + 0.81 + 0.729, 1e-5);
+  EXPECT_EQ(estimate.Expected(kForced, 0), 0);
+  const float long_match = estimate.Conditional(32, 5);
+  for (int i = 0; i < 50; ++i) estimate.Record(kForced, i % 2 == 0 ? 4 : 0, i % 2 == 0 ? 4 : 1);
+  EXPECT_NEAR(estimate.Conditional(kForced, 0), 0.5f, 0.1f) << "the cut into tokens is in doubt";
+  for (int k = 1; k < 8; ++k) EXPECT_GT(estimate.Conditional(kForced, k), 0.95f) << "and goes on as it began";
+  EXPECT_EQ(estimate.Conditional(32, 5), long_match) << "look-ups keep their cells";
+}
+
 TEST(ShadowProposal, IsComparedAcrossRounds) {
   AcceptanceEstimate estimate, untouched;
   ShadowProposal shadow;

@@ -28,7 +28,8 @@ Engine::Engine(Target& target, BlockPool& blocks, Drafter* drafter, const Tokeni
   if (options.prefix_cache) cache_.emplace(blocks);
   for (VerifyScratch& scratch : verify_scratch_) scratch.logits.resize(size_t(target.config().vocab));
   DSPARK_CHECK_LE(options.max_sequences, target.limits().max_logit_rows);
-  DSPARK_CHECK(drafter == nullptr || !options.Adaptive() || !costs_.points().empty());
+  const bool speculates = drafter || options.draft_forced;
+  DSPARK_CHECK(!speculates || !options.Adaptive() || !costs_.points().empty());
 }
 
 Engine::~Engine() = default;

@@ -38,6 +38,7 @@ struct EngineOptions {
   bool zos = false;           // lengths by cost, their sum from confidences two steps old (§5.2)
   bool follow_costs = true;   // the cost table follows what steps really take
   bool accept_blocks = true;  // sampled drafts: block verification; false: token-wise rejection
+  bool draft_forced = false;  // text that a request's constraint leaves no choice about is drafted
   // K/V of earlier text is kept while nobody needs the blocks: the pool is then this engine's alone.
   bool prefix_cache = false;
   ThreadPool* pool = nullptr;  // verifies the sequences of a step side by side; none: one after the other
@@ -99,6 +100,7 @@ class Engine {
     int first_logit = 0;   // the batch's logit row that belongs to the last pending token
     bool drafts = false;   // runs the drafter this step
     bool probes = false;   // though it does not seem to pay
+    bool forced = false;   // what the constraint forces is more than the drafter's model would come to
     AcceptResult result{};
     bool broken = false;  // the model gave no distribution behind the accepted drafts: no next token
   };
@@ -132,7 +134,10 @@ class Engine {
   void RemoveFinished();
 
   // propose.cc
+  int ReplyRoom(const Slot& slot) const;
   int DraftRoom(const Slot& slot) const;
+  void DraftForced();
+  void PreferForced();
   StepShape ShapeOfStep() const;
   void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Sequence&, int k)> kept);
   void PlanDrafts();

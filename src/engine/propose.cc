@@ -9,12 +9,48 @@ namespace dspark {
 // Drafts a sequence may still use: the last reply token is never a draft's successor, and positions end with
 // the context. A prompt's last pass gives one token, and so does that of text that is run again: the drafter
 // has not seen all of it.
-int Engine::DraftRoom(const Slot& slot) const {
+int Engine::ReplyRoom(const Slot& slot) const {
   const Sequence& sequence = *slot.sequence;
-  if (!Speculates(sequence) || slot.rows != 1 || sequence.Generated() == 0) return 0;
+  if (!sequence.request.speculate || slot.rows != 1 || sequence.Generated() == 0) return 0;
   const int reply = sequence.request.max_tokens - sequence.Generated() - 1;
   const int most = options_.fixed_draft >= 0 ? options_.fixed_draft : options_.max_draft;
-  return std::max(0, std::min({reply, most, drafter_->max_tokens()}));
+  return std::max(0, std::min(reply, most));
+}
+
+// Of these, what the drafter can make.
+int Engine::DraftRoom(const Slot& slot) const {
+  return drafter_ ? std::min(ReplyRoom(slot), drafter_->max_tokens()) : 0;
+}
+
+// Where a request's constraint leaves no choice, the next tokens are known, and free. The drafter's model
+// need not run where it would come to less.
+void Engine::DraftForced() {
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    sequence.forced.Clear();
+    if (!options_.draft_forced || !sequence.constraint) continue;
+    const int room = ReplyRoom(slot);
+    if (room > 0) sequence.forced.tokens = sequence.constraint->Forced(room);
+    if (sequence.forced.size() == 0) continue;
+    sequence.forced.match_length = Proposal::kForced;
+    const AcceptanceEstimate& estimate = sequence.acceptance;
+    slot.forced = estimate.Expected(Proposal::kForced, sequence.forced.size()) >=
+                  estimate.Expected(/*match_length=*/0, DraftRoom(slot));
+  }
+}
+
+// The longer one, as far as anybody knows, of two proposals that are functions of committed text. A drawn
+// proposal stays whatever it is.
+void Engine::PreferForced() {
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    Proposal &proposal = sequence.proposal, &forced = sequence.forced;
+    if (forced.size() == 0 || proposal.sampled()) continue;
+    const AcceptanceEstimate& estimate = sequence.acceptance;
+    if (estimate.Expected(forced.match_length, forced.size()) >=
+        estimate.Expected(proposal.match_length, proposal.size()))
+      std::swap(proposal, forced);
+  }
 }
 
 StepShape Engine::ShapeOfStep() const {
@@ -35,6 +71,7 @@ StepShape Engine::ShapeOfStep() const {
 
 void Engine::Propose() {
   propose_.clear();
+  DraftForced();
   const bool plan = drafter_ && drafter_->runs_model() && options_.Adaptive();
   if (plan) PlanDrafts();
   for (Slot& slot : slots_) {
@@ -48,7 +85,7 @@ void Engine::Propose() {
                         .max_tokens = room,
                         .proposal = &sequence.proposal,
                         .sampler = sample ? &sequence.sampler : nullptr,
-                        .free_only = plan && !slot.drafts});
+                        .free_only = slot.forced || (plan && !slot.drafts)});
   }
   const double start = Now();
   if (!propose_.empty()) drafter_->Propose(propose_);
@@ -84,7 +121,7 @@ void Engine::SetCandidates(FunctionRef<int(const Slot&)> length,
 // drafts them; and now and then where they would not, to see whether that still holds.
 void Engine::PlanDrafts() {
   SetCandidates(
-      [this](const Slot& slot) { return DraftRoom(slot); },
+      [this](const Slot& slot) { return slot.forced ? 0 : DraftRoom(slot); },
       [](const Sequence& sequence, int k) { return sequence.acceptance.Conditional(/*match_length=*/0, k); });
   const auto drafting = std::ranges::count_if(
       candidates_, [](const VerifyCandidate& candidate) { return !candidate.conditional.empty(); });
@@ -127,6 +164,7 @@ void Engine::ObserveDraftCost(bool learn) {
 // observation.
 void Engine::Trim() {
   FilterDrafts();
+  PreferForced();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
     if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);

@@ -50,6 +50,7 @@ struct Sequence {
   std::unique_ptr<Constraint> constraint;  // only where the request has one
   ReplyText text;
   Proposal proposal;                       // of the present step
+  Proposal forced;                         // what the constraint leaves no choice about, of the present step
   std::vector<float> proposed_confidence;  // the proposal's before it was trimmed; kept for an observer only
   RequestSampler sampler;
   AcceptanceEstimate acceptance;

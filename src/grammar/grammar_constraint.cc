@@ -10,6 +10,7 @@ namespace dspark {
 namespace {
 
 constexpr size_t kMaxMasks = 32;
+constexpr size_t kMaxForced = 128;        // bytes looked ahead
 constexpr size_t kMaxRemembered = 50000;  // states and stacks that are not needed: some 10 MB
 
 }  // namespace
@@ -88,6 +89,21 @@ void GrammarConstraint::Forget() {
 void GrammarConstraint::Pop() {
   DSPARK_CHECK(states_.size() > 1);
   states_.pop_back();
+}
+
+std::vector<int32_t> GrammarConstraint::Forced(int most) {
+  State state = states_.back();
+  if (state < 0) return {};
+  std::string text;
+  while (text.size() < kMaxForced) {
+    const auto byte = matcher_.OnlyByte(state);
+    if (!byte) break;
+    text += char(*byte);
+    state = matcher_.Step(state, *byte);
+  }
+  std::vector<int32_t> tokens = trie_->Spell(text);
+  if (int(tokens.size()) > most) tokens.resize(size_t(most));
+  return tokens;
 }
 
 bool GrammarConstraint::Complete() { return states_.back() == kEnded || matcher_.Complete(states_.back()); }

@@ -25,6 +25,7 @@ class GrammarConstraint : public Constraint {
   void Push(int32_t token) override;
   void Pop() override;
   bool Complete() override;
+  std::vector<int32_t> Forced(int most) override;
 
  private:
   using State = Matcher::State;

@@ -38,6 +38,18 @@ Matcher::State Matcher::Step(State state, std::string_view bytes) {
   return state;
 }
 
+std::optional<uint8_t> Matcher::OnlyByte(State state) const {
+  if (state == kDead) return {};
+  ByteSet next;
+  for (const int32_t stack : states_[size_t(state)]) {
+    if (stack == kNothing) return {};
+    const GrammarNode& due = grammar_->nodes[size_t(cells_[size_t(stack)].node)];
+    next |= grammar_->sets[size_t(due.first)];
+    if (next.count() > 1) return {};
+  }
+  return uint8_t(next._Find_first());
+}
+
 int32_t Matcher::Intern(const Cell& cell) {
   const auto [it, is_new] = cell_ids_.try_emplace(cell, int32_t(cells_.size()));
   if (is_new) {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -37,6 +38,8 @@ class Matcher {
   bool Whole(State state) const { return state != kDead && whole_[size_t(state)]; }
   // … and none goes on.
   bool Complete(State state) const { return Whole(state) && states_[size_t(state)].size() == 1; }
+  // The one byte that may come next. Nothing where there is a choice, the end of the text being one.
+  std::optional<uint8_t> OnlyByte(State state) const;
 
   // States and stacks that are remembered.
   size_t size() const { return states_.size() + cells_.size(); }

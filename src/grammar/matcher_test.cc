@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "grammar/json_schema.h"
 #include "grammar_check.h"
 
 namespace dspark {
@@ -82,12 +83,14 @@ void ExpectLanguage(Matcher& matcher, const Language& language) {
     ASSERT_EQ(state != Matcher::kDead, BeginsOne(language, text)) << text;
     ASSERT_EQ(matcher.Whole(state), language.contains(text)) << text;
     if (state == Matcher::kDead) continue;
-    bool goes_on = false;
+    std::string next;  // bytes that may
     for (char c = 'a'; c <= 'e'; ++c) {
       texts.push_back(text + c);
-      goes_on |= BeginsOne(language, text + c);
+      if (BeginsOne(language, text + c)) next += c;
     }
-    ASSERT_EQ(matcher.Complete(state), !goes_on) << text;
+    ASSERT_EQ(matcher.Complete(state), next.empty()) << text;
+    const bool forced = next.size() == 1 && !language.contains(text);
+    ASSERT_EQ(matcher.OnlyByte(state), forced ? std::optional(uint8_t(next[0])) : std::nullopt) << text;
   }
 }
 
@@ -122,6 +125,39 @@ TEST(Matcher, FollowsRecursion) {
     EXPECT_TRUE(Accepts(matcher, text));
   for (const char* text : {"", "x", "x!", "(x)!!", "[!!", "xx!!", "[])!!"})
     EXPECT_FALSE(Accepts(matcher, text)) << text;
+}
+
+// What alone may follow `text`.
+std::string ForcedBehind(Matcher& matcher, std::string_view text) {
+  std::string forced;
+  auto state = matcher.Step(matcher.start(), text);
+  while (const auto byte = matcher.OnlyByte(state)) {
+    forced += char(*byte);
+    state = matcher.Step(state, *byte);
+  }
+  return forced;
+}
+
+TEST(Matcher, KnowsTheTextThatIsForced) {
+  GrammarBuilder b(AllBytes());
+  JsonGrammar json(b);
+  const auto schema =
+      JsonGrammar::Json::parse(R"({"type": "object", "required": ["name", "kind", "open"], "properties": {
+      "name": {"type": "string"}, "kind": {"enum": ["river", "rivers", "road"]}, "open": {"const": true}}})");
+  Matcher matcher(std::move(b.Finish(CompileSchema(json, schema).value())).value());
+  EXPECT_EQ(ForcedBehind(matcher, ""), "{");
+  EXPECT_EQ(ForcedBehind(matcher, "{"), "") << "white space, or a name";
+  EXPECT_EQ(ForcedBehind(matcher, "{ "), "\"name\":");
+  EXPECT_EQ(ForcedBehind(matcher, "{\"na"), "me\":");
+  EXPECT_EQ(ForcedBehind(matcher, "{\"name\": "), "\"");
+  EXPECT_EQ(ForcedBehind(matcher, "{\"name\":\""), "") << "any text";
+  EXPECT_EQ(ForcedBehind(matcher, "{\"name\":\"x\""), ",");
+  EXPECT_EQ(ForcedBehind(matcher, "{\"name\":\"x\",\"kind\":\"r"), "");
+  EXPECT_EQ(ForcedBehind(matcher, "{\"name\":\"x\",\"kind\":\"ri"), "ver") << "one river or more";
+  EXPECT_EQ(ForcedBehind(matcher, "{\"name\":\"x\",\"kind\":\"ro"), "ad\",");
+  EXPECT_EQ(ForcedBehind(matcher, R"({"name":"x","kind":"road", "open": t)"), "rue");
+  EXPECT_EQ(ForcedBehind(matcher, R"({"name":"x","kind":"road", "open":true })"), "") << "the end";
+  EXPECT_EQ(ForcedBehind(matcher, "x"), "") << "nothing begins so";
 }
 
 TEST(Matcher, RemembersOnlyWhatItIsTold) {

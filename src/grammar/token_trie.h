@@ -28,6 +28,8 @@ class TokenTrie {
   // The token's bytes; none for tokens that never stand in a text: control tokens and tokens that end a
   // reply.
   std::string_view Bytes(int32_t token) const;
+  // The tokens of a text, as the tokenizer cuts it.
+  std::vector<int32_t> Spell(std::string_view text) const { return tokenizer_.Encode(text, false); }
 
   // Tokens whose bytes may follow `state`, which is not kDead; without those that end a reply. [vocab / 64 +
   // 1]

@@ -148,6 +148,35 @@ TEST_F(TokenTrieTest, ConstraintEndsWhereTheTextIsWhole) {
   EXPECT_FALSE(constraint.Complete());
 }
 
+TEST_F(TokenTrieTest, ConstraintSpellsWhatIsForced) {
+  GrammarBuilder b(trie_->single_bytes());
+  const std::string long_text(1000, 'x');
+  const auto root = b.Choice({b.Text("a true story"), b.Text("a truth"), b.Text("b" + long_text)});
+  GrammarConstraint constraint(std::move(b.Finish(root)).value(), trie_);
+  const int32_t merged = tokenizer_->FindSpecial("true");
+  const auto spelled = [&] { return tokenizer_->Decode(constraint.Forced(100), false); };
+  EXPECT_EQ(spelled(), "") << "a choice";
+  constraint.Push('a');
+  EXPECT_EQ(spelled(), " tru");
+  for (const char c : std::string_view(" tru")) constraint.Push(uint8_t(c));
+  EXPECT_EQ(spelled(), "");
+  constraint.Push('e');
+  EXPECT_EQ(spelled(), " story");
+  EXPECT_EQ(constraint.Forced(3), (std::vector<int32_t>{' ', 's', 't'}));
+  EXPECT_TRUE(constraint.Allows(' ')) << "asking changes nothing";
+  for (const char c : std::string_view(" story")) constraint.Push(uint8_t(c));
+  EXPECT_EQ(spelled(), "") << "the end";
+  constraint.Push(end_);
+  EXPECT_EQ(spelled(), "");
+  for (int i = 0; i < 13; ++i) constraint.Pop();
+  constraint.Push('b');
+  EXPECT_EQ(spelled(), std::string(100, 'x')) << "as many as are asked for";
+  constraint.Pop();
+  constraint.Push('a');
+  constraint.Push(merged);  // no blank before it
+  EXPECT_EQ(spelled(), "") << "nothing follows what is forbidden";
+}
+
 // Longer than what is remembered: states are forgotten on the way, and still right.
 TEST_F(TokenTrieTest, ConstraintForgetsWithoutHarm) {
   GrammarConstraint constraint(JsonValues(trie_->single_bytes()), trie_);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 namespace dspark {
 
@@ -24,6 +25,10 @@ class Constraint {
   virtual void Pop() = 0;  // the last one pushed
   // Nothing but an end-of-reply token may follow: the reply ends here.
   virtual bool Complete() = 0;
+
+  // Tokens that spell the text which alone may come next, `most` at most; none where there is a choice. How
+  // a text is cut into tokens is a guess: others may spell it too.
+  virtual std::vector<int32_t> Forced(int /*most*/) { return {}; }
 };
 
 }  // namespace dspark
