@@ -13,7 +13,12 @@ struct SparseDistribution {
   std::span<const float> probs;
 };
 
+// Whose drafts a proposal holds: how often they are kept is learned apart.
+enum class DraftOrigin : uint8_t { kModel, kLookup, kTable };
+inline constexpr int kDraftOrigins = 3;
+
 struct Proposal {
+  DraftOrigin origin = DraftOrigin::kModel;
   std::vector<int32_t> tokens;    // x_1 … x_n, n may be 0
   std::vector<float> confidence;  // c_k estimates P(x_k accepted | those before are); empty when unknown
   int match_length = 0;  // prompt lookup: tokens of context that the copied text shares; 0 for others
@@ -37,6 +42,7 @@ struct Proposal {
     tokens.clear();
     confidence.clear();
     match_length = 0;
+    origin = DraftOrigin::kModel;
     q_ids_.clear();
     q_probs_.clear();
     q_end_.clear();

@@ -97,7 +97,7 @@ class Engine {
     bool commits = false;  // runs the last pending token: tokens come out
     int first_row = 0;     // of the batch
     int first_logit = 0;   // the batch's logit row that belongs to the last pending token
-    bool drafts = false;   // runs the drafter this step
+    bool drafts = false;   // runs the drafter's model this step
     bool probes = false;   // though it does not seem to pay
     AcceptResult result{};
     bool broken = false;  // the model gave no distribution behind the accepted drafts: no next token
@@ -134,15 +134,17 @@ class Engine {
   // propose.cc
   int DraftRoom(const Slot& slot) const;
   StepShape ShapeOfStep() const;
-  void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Sequence&, int k)> kept);
+  void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Slot&, int k)> kept);
+  void ProposeByModel();
+  bool PrefersModel(const Slot& slot) const;
+  bool ModelPays();
   void PlanDrafts();
-  void ObserveDraftCost(bool learn);
+  void ObserveDraftCost();
   void FilterDrafts();
   void TrimByCost();
   void FillCapacity(StepShape shape);
   void TrimToBlocks();
   int TrialLength(const Slot& slot);
-  float Conditional(const Sequence& sequence, int k) const;
   int Confident(const Sequence& sequence) const;
   void Learn(const Slot& slot, std::span<const int32_t> committed);
 

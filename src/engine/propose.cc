@@ -35,8 +35,6 @@ StepShape Engine::ShapeOfStep() const {
 
 void Engine::Propose() {
   propose_.clear();
-  const bool plan = drafter_ && drafter_->runs_model() && options_.Adaptive();
-  if (plan) PlanDrafts();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
     sequence.proposal.Clear();
@@ -48,25 +46,46 @@ void Engine::Propose() {
                         .max_tokens = room,
                         .proposal = &sequence.proposal,
                         .sampler = sample ? &sequence.sampler : nullptr,
-                        .free_only = plan && !slot.drafts});
+                        .judge = &sequence.watch,
+                        .free_only = drafter_->runs_model()});
   }
+  cost_.drafting = 0;
   const double start = Now();
-  if (!propose_.empty()) drafter_->Propose(propose_);
+  if (!propose_.empty()) {
+    if (drafter_->has_free_drafts()) drafter_->Propose(propose_);
+    if (drafter_->runs_model()) ProposeByModel();
+  }
   cost_.drafter_ms = Now() - start;
   for (const Slot& slot : slots_) slot.sequence->sampler.End();
   cost_.draft_ms = Now() - step_start_ms_;
-  ObserveDraftCost(plan);
+  ObserveDraftCost();
+}
+
+// Where the model's drafts are wanted, they take the place of those that were free.
+void Engine::ProposeByModel() {
+  for (Slot& slot : slots_) slot.drafts = PrefersModel(slot);
+  if (options_.Adaptive()) PlanDrafts();
+  auto request = propose_.begin();
+  for (const Slot& slot : slots_) {
+    if (request == propose_.end() || request->sequence != slot.sequence->id) continue;
+    request->free_only = !slot.drafts;
+    if (slot.drafts) request->proposal->Clear();
+    ++request;
+  }
+  std::erase_if(propose_, [](const ProposeRequest& r) { return r.free_only; });
+  if (!propose_.empty()) drafter_->Propose(propose_);
+  for (const ProposeRequest& r : propose_) cost_.drafting += r.proposal->match_length == 0;
 }
 
 // One candidate for every slot that commits: `length` drafts, draft k + 1 kept with probability `kept`.
 void Engine::SetCandidates(FunctionRef<int(const Slot&)> length,
-                           FunctionRef<float(const Sequence&, int k)> kept) {
+                           FunctionRef<float(const Slot&, int k)> kept) {
   conditional_.clear();
   candidate_ends_.clear();
   for (const Slot& slot : slots_) {
     if (!slot.commits) continue;
     const int n = length(slot);
-    for (int k = 0; k < n; ++k) conditional_.push_back(kept(*slot.sequence, k));
+    for (int k = 0; k < n; ++k) conditional_.push_back(kept(slot, k));
     candidate_ends_.push_back(conditional_.size());
   }
   candidates_.clear();
@@ -80,26 +99,49 @@ void Engine::SetCandidates(FunctionRef<int(const Slot&)> length,
   }
 }
 
+// Whether more of the model's drafts than of those at hand should be kept. Nobody knows before it was tried.
+bool Engine::PrefersModel(const Slot& slot) const {
+  const int room = DraftRoom(slot);
+  if (room == 0) return false;
+  const AcceptanceEstimate& acceptance = slot.sequence->watch.acceptance;
+  return !acceptance.KnowsModel() || acceptance.KeptOfModel(room) > acceptance.Kept(slot.sequence->proposal);
+}
+
+// Whether drafts of the model, where they are preferred, give more tokens in the time than those at hand.
+// Leaves in candidates_ how many of either would be verified.
+bool Engine::ModelPays() {
+  const auto kept = [](const Slot& slot, int k) {
+    const AcceptanceEstimate& acceptance = slot.sequence->watch.acceptance;
+    return slot.drafts ? acceptance.Conditional(/*match_length=*/0, k)
+                       : acceptance.Kept(slot.sequence->proposal, k);
+  };
+  StepShape shape = ShapeOfStep();
+  SetCandidates([](const Slot& slot) { return slot.sequence->proposal.size(); },
+                [](const Slot& slot, int k) {
+                  return slot.sequence->watch.acceptance.Kept(slot.sequence->proposal, k);
+                });
+  const double free = budget_.Choose(costs_, shape, candidates_);
+  SetCandidates(
+      [this](const Slot& slot) { return slot.drafts ? DraftRoom(slot) : slot.sequence->proposal.size(); },
+      kept);
+  // Before a drafter's price is known it is taken for what a small one costs: a wrong first draft parks it.
+  constexpr double kUsualShare = 0.3;
+  const double price = draft_cost_.Ms(int(std::ranges::count_if(slots_, &Slot::drafts)));
+  shape.draft_ms = price > 0 ? price : kUsualShare * costs_.Ms(1);
+  const double rate = budget_.Choose(costs_, shape, candidates_);
+  return rate > free || !learned_.KnowsModel();
+}
+
 // Drafts are run for where, by what earlier ones came to, they would pay for themselves and for the pass that
 // drafts them; and now and then where they would not, to see whether that still holds.
 void Engine::PlanDrafts() {
-  SetCandidates(
-      [this](const Slot& slot) { return DraftRoom(slot); },
-      [](const Sequence& sequence, int k) { return sequence.acceptance.Conditional(/*match_length=*/0, k); });
-  const auto drafting = std::ranges::count_if(
-      candidates_, [](const VerifyCandidate& candidate) { return !candidate.conditional.empty(); });
-  StepShape shape = ShapeOfStep();
-  // Before a drafter's price is known it is taken for what a small one costs: a wrong first draft parks it.
-  constexpr double kUsualShare = 0.3;
-  const double price = draft_cost_.Ms(int(drafting));
-  shape.draft_ms = price > 0 ? price : kUsualShare * costs_.Ms(1);
-  budget_.Choose(costs_, shape, candidates_);
+  const bool better = ModelPays();
   auto candidate = candidates_.begin();
   for (Slot& slot : slots_) {
     if (!slot.commits) continue;
     const VerifyCandidate& planned = *candidate++;
-    if (planned.conditional.empty()) continue;
-    const bool pays = planned.length > 0;
+    if (DraftRoom(slot) == 0) continue;
+    const bool pays = better && slot.drafts && planned.length > 0;
     DraftBackoff& backoff = slot.sequence->backoff;
     if (pays) backoff.Reset();
     slot.probes = !pays && backoff.Due() && trial_credit_.Spend(draft_cost_.Ms(1) + costs_.Ms(1));
@@ -108,12 +150,8 @@ void Engine::PlanDrafts() {
   }
 }
 
-void Engine::ObserveDraftCost(bool learn) {
-  cost_.drafting = 0;
-  if (!drafter_ || !drafter_->runs_model()) return;
-  for (const ProposeRequest& request : propose_)
-    cost_.drafting += !request.free_only && request.proposal->match_length == 0;
-  if (!learn || cost_.drafting == 0) return;
+void Engine::ObserveDraftCost() {
+  if (cost_.drafting == 0 || !options_.Adaptive()) return;
   // A sequence that is tried after a while has its backlog read first, its prompt perhaps: that is part of
   // the price of trying, though not of the next draft's.
   if (std::ranges::none_of(slots_, [](const Slot& slot) { return slot.drafts && !slot.probes; })) {
@@ -129,7 +167,7 @@ void Engine::Trim() {
   FilterDrafts();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
-    if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);
+    if (!sequence.proposal.sampled()) sequence.watch.Watch(sequence.proposal);
     if (options_.observer) sequence.proposed_confidence = sequence.proposal.confidence;
   }
   if (options_.Adaptive()) {
@@ -171,19 +209,13 @@ void Engine::TrimToBlocks() {
   }
 }
 
-// P(draft k + 1 kept | those before are), as far as anybody knows: functions of what was drafted before it.
-float Engine::Conditional(const Sequence& sequence, int k) const {
-  const Proposal& proposal = sequence.proposal;
-  if (k < int(proposal.confidence.size())) return sequence.acceptance.Corrected(k, proposal.confidence[k]);
-  return sequence.acceptance.Conditional(proposal.match_length, k);
-}
-
 // Drafts before the first whose confidence, by itself or with all before it, falls below the threshold.
 int Engine::Confident(const Sequence& sequence) const {
   const Proposal& proposal = sequence.proposal;
   float cumulative = 1;
   for (int k = 0; k < proposal.size(); ++k) {
-    const float c = k < int(proposal.confidence.size()) ? proposal.confidence[k] : Conditional(sequence, k);
+    const float c = k < int(proposal.confidence.size()) ? proposal.confidence[k]
+                                                        : sequence.watch.acceptance.Kept(proposal, k);
     cumulative *= c;
     if ((options_.threshold_cumulative ? cumulative : c) < options_.threshold) return k;
   }
@@ -206,7 +238,9 @@ int Engine::TrialLength(const Slot& slot) {
 
 void Engine::TrimByCost() {
   SetCandidates([](const Slot& slot) { return slot.sequence->proposal.size(); },
-                [this](const Sequence& sequence, int k) { return Conditional(sequence, k); });
+                [](const Slot& slot, int k) {
+                  return slot.sequence->watch.acceptance.Kept(slot.sequence->proposal, k);
+                });
   if (conditional_.empty()) return;
   StepShape shape = ShapeOfStep();
   for (const Slot& slot : slots_) {
@@ -249,17 +283,15 @@ void Engine::FillCapacity(StepShape shape) {
 void Engine::Learn(const Slot& slot, std::span<const int32_t> committed) {
   Sequence& sequence = *slot.sequence;
   const Proposal& proposal = sequence.proposal;
-  const auto record = [&](int match_length, int kept, int examined, std::span<const float> confidence) {
-    for (AcceptanceEstimate* estimate : {&sequence.acceptance, &learned_})
-      estimate->Record(match_length, kept, examined, confidence);
+  const auto record = [&](const DraftOutcome& outcome) {
+    for (AcceptanceEstimate* estimate : {&sequence.watch.acceptance, &learned_}) estimate->Record(outcome);
   };
   if (proposal.sampled()) {
     const int kept = slot.result.accepted;
-    record(proposal.match_length, kept, std::min(kept + 1, proposal.size()), proposal.confidence);
+    record({proposal.origin, proposal.match_length, kept, std::min(kept + 1, proposal.size()),
+            proposal.confidence});
   }
-  if (const auto seen = sequence.shadow.Compare(committed)) {
-    record(seen->match_length, seen->kept, seen->examined, seen->confidence);
-  }
+  sequence.watch.Compare(committed, record);
 }
 
 }  // namespace dspark

@@ -52,10 +52,9 @@ struct Sequence {
   Proposal proposal;                       // of the present step
   std::vector<float> proposed_confidence;  // the proposal's before it was trimmed; kept for an observer only
   RequestSampler sampler;
-  AcceptanceEstimate acceptance;
+  DraftWatch watch;
   DraftBackoff backoff;        // of running the drafter
   DraftBackoff trial_backoff;  // of verifying drafts that cost nothing to make
-  ShadowProposal shadow;
   SequenceStats stats;
   FinishReason finish = FinishReason::kNone;
 
