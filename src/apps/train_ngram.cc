@@ -74,6 +74,9 @@ Result<NgramCorpus> ReadCorpus(const NgramTraining& training, const ModelFiles& 
   for (;;) {
     DSPARK_ASSIGN_OR_RETURN(const std::optional<TrainTokens> tokens, rows.Next());
     if (!tokens) break;
+    if (corpus.tokens() + int64_t(tokens->ids.size()) >= NgramCorpus::kMostTokens)
+      return MakeError("{}: more than {} tokens; give fewer files", training.data.back(),
+                       NgramCorpus::kMostTokens);
     corpus.Add(*tokens);
   }
   for (const std::string& row : rows.rejected().first()) PrintMessage("{}\n", row);

@@ -241,7 +241,7 @@ void NgramCorpus::Add(const TrainTokens& conversation) {
     if (conversation.loss_mask[i]) answers_.push_back(uint32_t(tokens_.size()));
     tokens_.push_back(conversation.ids[i]);
   }
-  DSPARK_CHECK_LE(tokens_.size(), kMostTokens);
+  DSPARK_CHECK_LE(tokens(), kMostTokens);
   held_out_.resize(tokens_.size(), held_out);
 }
 

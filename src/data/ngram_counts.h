@@ -16,12 +16,13 @@ namespace dspark {
 // Conversations in memory: some 9 bytes a token.
 class NgramCorpus {
  public:
-  static constexpr size_t kMostTokens = size_t{1} << 31;
+  static constexpr int64_t kMostTokens = int64_t{1} << 31;
 
   // Supervised tokens are counted, behind contexts that may reach into the prompt. At most kMostTokens.
   void Add(const TrainTokens& conversation);
 
   int64_t conversations() const { return conversations_; }
+  int64_t tokens() const { return int64_t(tokens_.size()); }
   int64_t answer_tokens() const { return int64_t(answers_.size()); }
 
  private:

@@ -6,7 +6,6 @@
 #include "core/atomic_file.h"
 #include "core/check.h"
 #include "core/sha256.h"
-#include "load/gguf.h"
 #include "load/gguf_model.h"
 #include "load/printable.h"
 #include "load/tensor_file_header.h"
@@ -105,15 +104,18 @@ Status WriteNgramFile(const NgramConfig& config, std::span<const NgramEntry> ent
 
 Result<NgramFile> NgramFile::Open(const std::string& path) {
   DSPARK_ASSIGN_OR_RETURN(const GgufFile opened, OpenGgufFile(path));
-  const Gguf& gguf = opened.gguf;
+  return Parse(opened.gguf);
+}
+
+Result<NgramFile> NgramFile::Parse(const Gguf& gguf) {
   DSPARK_ASSIGN_OR_RETURN(const std::string_view architecture,
                           gguf.Get<std::string_view>("general.architecture"));
   if (architecture != kArchitecture) {
-    return MakeError("{}: architecture {} is not a counted table's, {}", path, Printable(architecture),
+    return MakeError("{}: architecture {} is not a counted table's, {}", gguf.path, Printable(architecture),
                      kArchitecture);
   }
   NgramFile table;
-  table.path_ = path;
+  table.path_ = gguf.path;
   DSPARK_ASSIGN_OR_RETURN(table.config_, ReadConfig(gguf));
   DSPARK_ASSIGN_OR_RETURN(table.buckets_, ReadList<uint32_t>(gguf, "buckets", TensorType::kI32));
   DSPARK_ASSIGN_OR_RETURN(table.fingerprints_, ReadList<uint16_t>(gguf, "fingerprints", TensorType::kI16));
@@ -122,13 +124,13 @@ Result<NgramFile> NgramFile::Open(const std::string& path) {
   const size_t entries = table.tokens_.size();
   if (table.fingerprints_.size() != entries || starts.size() < 2 || starts.front() != 0 ||
       starts.back() != entries || !std::ranges::is_sorted(starts)) {
-    return MakeError("{}: the buckets do not hold the table's {} entries; the file is damaged", path,
+    return MakeError("{}: the buckets do not hold the table's {} entries; the file is damaged", gguf.path,
                      entries);
   }
   const auto vocab = uint32_t(table.config_.vocab);
   if (const auto bad = std::ranges::find_if(table.tokens_, [&](uint32_t t) { return t >> 8 >= vocab; });
       bad != table.tokens_.end()) {
-    return MakeError("{}: entry {} is token {}, outside the vocabulary of {}; the file is damaged", path,
+    return MakeError("{}: entry {} is token {}, outside the vocabulary of {}; the file is damaged", gguf.path,
                      bad - table.tokens_.begin(), *bad >> 8, vocab);
   }
   return table;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/result.h"
+#include "load/gguf.h"
 #include "load/model_config.h"
 #include "load/tokenizer.h"
 
@@ -48,6 +49,8 @@ class NgramFile {
  public:
   // Error: no such file, or one that is damaged or something else: path, place and cure in one line.
   static Result<NgramFile> Open(const std::string& path);
+  // The same of a parsed file, of which it keeps nothing.
+  static Result<NgramFile> Parse(const Gguf& gguf);
 
   const std::string& path() const { return path_; }
   const NgramConfig& config() const { return config_; }
