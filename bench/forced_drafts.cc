@@ -44,7 +44,7 @@ constexpr const char* kProducts[] = {
 class ForcedRounds : public RoundObserver {
  public:
   void OnRound(const RoundRecord& round) override {
-    if (round.match_length != Proposal::kForced) return;
+    if (round.origin != DraftOrigin::kForced) return;
     drafted += round.drafted;
     accepted += round.accepted;
   }

@@ -6,6 +6,7 @@
 #include "load/gguf.h"
 #include "load/gguf_model.h"
 #include "load/gguf_tokenizer.h"
+#include "load/ngram_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace dspark;
@@ -22,6 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (uint64_t i = 0; i < value.count; ++i) (void)GgufElementText(value, i);
   }
   (void)ConfigFromGguf(*gguf).ok();
+  (void)NgramFile::Parse(*gguf).ok();
   auto spec = TokenizerSpecFromGguf(*gguf);
   if (spec.ok() && spec->has_value()) (void)Tokenizer::Make(std::move(**spec)).ok();
   return 0;

@@ -270,7 +270,9 @@ TEST_P(DrafterInEngine, IsParkedWhereItDoesNotHelp) {
 
 TEST_P(DrafterInEngine, GivesWayToALongMatch) {
   Rig rig(GetParam(), 1);
-  CombinedDrafter both(std::make_unique<PromptLookup>(), std::move(rig.drafter));
+  std::vector<std::unique_ptr<Drafter>> free;
+  free.push_back(std::make_unique<PromptLookup>());
+  CombinedDrafter both(std::move(free), std::move(rig.drafter));
   Engine engine(*rig.model.target, *rig.model.blocks, &both, nullptr, {}, {.fixed_draft = 5});
   // A reply that repeats itself, as the model is told to by bias: every draft of the look-up is right.
   Request request;

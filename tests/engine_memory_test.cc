@@ -35,8 +35,10 @@ struct Rig {
                              .kv_blocks = blocks});
     if (!made) CheckFailed(__FILE__, __LINE__, made.error().text);
     drafter = std::move(made).value();
-    if (lookup)
-      drafter = std::make_unique<CombinedDrafter>(std::make_unique<PromptLookup>(), std::move(drafter));
+    if (!lookup) return;
+    std::vector<std::unique_ptr<Drafter>> free;
+    free.push_back(std::make_unique<PromptLookup>());
+    drafter = std::make_unique<CombinedDrafter>(std::move(free), std::move(drafter));
   }
   TinyModel model;
   std::unique_ptr<Drafter> drafter;

@@ -86,6 +86,7 @@ class Letters : public Drafter {
  public:
   explicit Letters(Tokens letters) : letters_(std::move(letters)) {}
   int max_tokens() const override { return 3; }
+  bool runs_model() const override { return true; }
   void Begin(SequenceId, std::span<const int32_t>) override {}
   void Observe(std::span<const ObservedRows>) override {}
   void End(SequenceId) override {}
@@ -115,7 +116,7 @@ class Kinds : public RoundObserver {
  public:
   explicit Kinds(Rig* rig) : rig_(rig) {}
   void OnRound(const RoundRecord& round) override {
-    (round.match_length == Proposal::kForced ? rig_->forced_kept : rig_->drawn_kept) += round.accepted;
+    (round.origin == DraftOrigin::kForced ? rig_->forced_kept : rig_->drawn_kept) += round.accepted;
   }
 
  private:

@@ -78,7 +78,7 @@ enum {
 typedef struct dspark_options {
   size_t size;
   const char* model;         /* a GGUF file or a Hugging Face directory; NULL: the one `dspark pull` gets */
-  const char* draft;         /* a drafter's file or directory, auto, lookup or none [auto] */
+  const char* draft;         /* drafters' files or directories with commas between them, auto, lookup or none */
   const char* draft_weights; /* f32, bf16, int8, int4 [as in the drafter's file] */
   const char* policy;        /* adaptive, zos, fixed:N, threshold:P, cumulative:P, off [adaptive] */
   const char* accept;        /* of sampled drafts: block or token [block] */
@@ -89,7 +89,7 @@ typedef struct dspark_options {
   int32_t threads;           /* [0: the cores this process may use] */
   int32_t parallel;          /* requests decoding at once, 1 to 1024; others wait [1] */
   int32_t kv_tokens;         /* of K/V for all requests together, 16 or more [0: ctx of each] */
-  int32_t no_lookup;         /* 1: a trained drafter alone, without prompt lookup beside it [0] */
+  int32_t no_lookup;         /* 1: the drafters alone, without prompt lookup beside it [0] */
   int32_t keep_costs; /* 1: what passes cost is measured once and kept under ~/.cache/dspark, else at every
                          load [1] */
 } dspark_options;

@@ -1,9 +1,11 @@
 #include "api/draft_source.h"
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 
 #include "draft/combined.h"
+#include "draft/ngram_table.h"
 #include "draft/prompt_lookup.h"
 #include "load/drafter_tensors.h"
 #include "model/weights.h"
@@ -46,6 +48,25 @@ bool IsPlain(const DraftOptions& options) {
 
 bool OnlyLookup(const DraftOptions& options) { return options.draft == "auto" || options.draft == "lookup"; }
 
+Status AddDrafter(const std::string& path, const ModelFiles& target, DraftSource* source) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) {
+    return MakeError("--draft {}: no such file or directory; give a drafter's, or auto, lookup or none",
+                     path);
+  }
+  const bool table = LooksLikeNgramFile(path);
+  if (table ? source->table.has_value() : source->files.has_value()) {
+    return MakeError("--draft {}: the second {} of the list; give one", path,
+                     table ? "counted table" : "trained drafter");
+  }
+  if (table) {
+    DSPARK_ASSIGN_OR_RETURN(source->table, NgramFile::Open(path));
+    return CheckNgramFits(*source->table, target.config, target.tokenizer.get());
+  }
+  DSPARK_ASSIGN_OR_RETURN(source->files, OpenDrafter(path));
+  return CheckDrafterFits(*source->files, target.config);
+}
+
 }  // namespace
 
 Status CheckPolicy(const std::string& policy) {
@@ -71,25 +92,45 @@ Result<std::optional<WeightFormat>> ResolveWeights(const std::string& name) {
   return format;
 }
 
-Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelConfig& target) {
+std::vector<std::string> DraftParts(const std::string& draft) {
+  std::error_code ignored;
+  if (std::filesystem::exists(draft, ignored)) return {draft};
+  std::vector<std::string> parts;
+  for (size_t begin = 0, end; begin <= draft.size(); begin = end + 1) {
+    end = std::min(draft.find(',', begin), draft.size());
+    parts.push_back(draft.substr(begin, end - begin));
+  }
+  return parts;
+}
+
+Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelFiles& target) {
   DraftSource source;
   DSPARK_ASSIGN_OR_RETURN(source.weights, ResolveWeights(options.weights));
   DSPARK_RETURN_IF_ERROR(CheckDraftFlags(options));
   if (IsPlain(options)) return source;
   source.lookup = !options.no_lookup;
   if (OnlyLookup(options)) return source;
-  std::error_code ignored;
-  if (!std::filesystem::exists(options.draft, ignored)) {
-    return MakeError("--draft {}: no such file or directory; give a drafter's, or auto, lookup or none",
-                     options.draft);
+  for (const std::string& part : DraftParts(options.draft)) {
+    if (part == "lookup") {
+      source.lookup = true;
+    } else {
+      DSPARK_RETURN_IF_ERROR(AddDrafter(part, target, &source));
+    }
   }
-  DSPARK_ASSIGN_OR_RETURN(source.files, OpenDrafter(options.draft));
-  DSPARK_RETURN_IF_ERROR(CheckDrafterFits(*source.files, target));
-  return source;
+  if (options.weights.empty() || source.files) return source;
+  return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
+                   options.weights, options.draft);
+}
+
+int DraftSource::max_drafts() const {
+  int most = lookup || table ? kLongestDraft : 0;
+  if (files) most = std::max(most, files->config.max_drafts());
+  return most;
 }
 
 double DraftSource::Bytes(const ModelConfig& target, const TargetLimits& limits, int sequences) const {
-  if (!files) return 0;
+  const double counted = table ? double(NgramBytes(table->entries())) : 0;
+  if (!files) return counted;
   const DrafterConfig& c = files->config;
   double values = 0;
   for (const auto& [name, shape] : DrafterShapes(c)) {
@@ -106,14 +147,18 @@ double DraftSource::Bytes(const ModelConfig& target, const TargetLimits& limits,
                     .type = limits.kv_type};
   const int blocks = (limits.max_context + c.block_size) / limits.block_tokens + 1;
   const double head_copy = weights == WeightFormat::kInt4Min ? 0.625 * target.vocab * target.d_model : 0;
-  return values * bytes_per_weight + head_copy + double(kv.BlockBytes()) * blocks * sequences;
+  return counted + values * bytes_per_weight + head_copy + double(kv.BlockBytes()) * blocks * sequences;
 }
 
 Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadPool& pool, int sequences,
                                                    int kv_blocks) const {
-  std::unique_ptr<Drafter> prompt_lookup, model;
-  if (lookup) prompt_lookup = std::make_unique<PromptLookup>();
-  if (!files) return prompt_lookup;
+  std::vector<std::unique_ptr<Drafter>> free;
+  if (lookup) free.push_back(std::make_unique<PromptLookup>());
+  if (table) free.push_back(std::make_unique<NgramTable>(*table));
+  std::unique_ptr<Drafter> model;
+  if (!files && free.empty()) return model;
+  if (!files && free.size() == 1) return std::move(free.front());
+  if (!files) return std::unique_ptr<Drafter>(std::make_unique<CombinedDrafter>(std::move(free), nullptr));
   const TargetLimits& limits = target.limits();
   DSPARK_ASSIGN_OR_RETURN(model, LoadDrafter(*files, target, pool,
                                              {.max_sequences = sequences,
@@ -123,9 +168,8 @@ Result<std::unique_ptr<Drafter>> DraftSource::Make(const Target& target, ThreadP
                                               .kv_type = limits.kv_type,
                                               .weights = weights,
                                               .own_int4_head = weights == WeightFormat::kInt4Min}));
-  if (!lookup) return model;
-  return std::unique_ptr<Drafter>(
-      std::make_unique<CombinedDrafter>(std::move(prompt_lookup), std::move(model)));
+  if (free.empty()) return model;
+  return std::unique_ptr<Drafter>(std::make_unique<CombinedDrafter>(std::move(free), std::move(model)));
 }
 
 Result<EngineOptions> ChooseEngineOptions(const DraftOptions& options, int sequences) {

@@ -93,7 +93,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(session->files, OpenModel(session->model_path));
   DSPARK_ASSIGN_OR_RETURN(limits.max_context, ChooseContext(session->files.config, options.context));
   limits.max_logit_rows = std::max(options.logit_rows, options.sequences);
-  DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, session->files.config));
+  DSPARK_ASSIGN_OR_RETURN(const DraftSource source, ChooseDraftSource(options.draft, session->files));
   limits.max_taps = std::max(source.taps(), options.taps);
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   engine.pool = session->pool.get();

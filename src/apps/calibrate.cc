@@ -82,6 +82,10 @@ Result<int> Run(CalibrateOptions options) {
   DSPARK_ASSIGN_OR_RETURN(const auto eval, EvalSession::Open(options.session));
   const LoadedDrafter& drafter = eval->drafters.front();
   const DrafterTraits& traits = drafter.candidate.traits;
+  if (traits.own == DraftOrigin::kTable)
+    return MakeError(
+        "{}: a counted table's probabilities were measured as it was counted; there is nothing to calibrate",
+        drafter.path);
   if (!traits.confidence)
     return MakeError("{}: has no confidence head, so there is nothing to calibrate", drafter.path);
   DSPARK_ASSIGN_OR_RETURN(const std::vector<ConfidenceRound> rounds, Rollouts(options, *eval));

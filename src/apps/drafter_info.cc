@@ -72,6 +72,22 @@ std::string DescribeDrafter(const DrafterFiles& drafter) {
                                 : fmt::format("; taps layers {}\n", fmt::join(c.taps, ", ")));
 }
 
+std::string DescribeTable(const NgramFile& table) {
+  const NgramConfig& c = table.config();
+  return fmt::format(
+      "drafter: counted table of {} contexts of up to {} tokens\n"
+      "  fits targets of width {} and vocabulary {} with {} layers\n",
+      table.entries(), c.order, c.target_width, c.vocab, c.target_layers);
+}
+
+nlohmann::json TableToJson(const NgramFile& table) {
+  const NgramConfig& c = table.config();
+  return {{"kind", "counted table"},
+          {"contexts", table.entries()},
+          {"order", c.order},
+          {"target", {{"d_model", c.target_width}, {"vocab", c.vocab}, {"layers", c.target_layers}}}};
+}
+
 nlohmann::json DrafterToJson(const DrafterFiles& drafter) {
   const DrafterConfig& c = drafter.config;
   const ModelConfig& b = c.backbone;

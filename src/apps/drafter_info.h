@@ -5,6 +5,7 @@
 #include <string>
 
 #include "load/drafter_files.h"
+#include "load/ngram_file.h"
 
 namespace dspark {
 
@@ -13,6 +14,10 @@ std::string DescribeDrafter(const DrafterFiles& drafter);
 
 // The same as an object.
 nlohmann::json DrafterToJson(const DrafterFiles& drafter);
+
+// The same of a counted table.
+std::string DescribeTable(const NgramFile& table);
+nlohmann::json TableToJson(const NgramFile& table);
 
 // What it is in a word or two: "DSpark (gated)", "DFlash", "Eagle3", "MTP".
 std::string DrafterKindText(const DrafterConfig& config);

@@ -23,21 +23,32 @@ NamedDrafter Named(const std::string& text) {
   const size_t equals = text.find('=');
   if (equals != std::string::npos && equals > 0 && !std::filesystem::exists(text, ignored))
     return {text.substr(0, equals), text.substr(equals + 1)};
-  std::filesystem::path path(text);
-  if (!path.has_filename()) path = path.parent_path();  // "name/"
-  return {path.extension() == ".gguf" ? path.stem().string() : path.filename().string(), text};
+  std::string name;
+  for (const std::string& part : DraftParts(text)) {
+    std::filesystem::path path(part);
+    if (!path.has_filename()) path = path.parent_path();  // "name/"
+    if (!name.empty()) name += '+';
+    name += path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
+  }
+  return {name, text};
 }
 
 DrafterTraits TraitsOf(const DraftSource& source, const Drafter& drafter) {
   DrafterTraits traits;
-  traits.kind = "prompt lookup";
+  traits.kind = !source.table   ? "prompt lookup"
+                : source.lookup ? "prompt lookup, counted table"
+                                : "counted table";
   traits.block = drafter.max_tokens();
+  if (source.table && !source.files) {
+    traits.own = DraftOrigin::kTable;
+    traits.confidence = true;
+  }
   if (!source.files) return traits;
   const DrafterConfig& c = source.files->config;
   traits.kind = DrafterKindText(c);
   traits.layers = c.backbone.layers;
   traits.block = c.max_drafts();
-  traits.with_lookup = source.lookup;
+  traits.with_lookup = source.lookup || source.table;
   traits.confidence = c.confidence;
   traits.temperatures = c.confidence_temperatures;
   return traits;
@@ -48,7 +59,7 @@ struct OpenedSource {
   DraftSource source;
 };
 
-Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options, const ModelConfig& target) {
+Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options, const ModelFiles& target) {
   std::vector<OpenedSource> sources;
   for (const std::string& text : options.drafters) {
     const NamedDrafter named = Named(text);
@@ -67,8 +78,10 @@ Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options,
 
 void AddEvalSessionFlags(CLI::App& app, EvalSessionOptions* options) {
   AddSessionFlags(app, &options->session);
-  AddRepeatedText(app, "--draft", &options->drafters,
-                  "[NAME=]DRAFTER: a file or directory, or lookup (prompt lookup); may be repeated; also -md")
+  AddRepeatedText(
+      app, "--draft", &options->drafters,
+      "[NAME=]DRAFTER: a file or directory, lookup (prompt lookup), or several with commas between them "
+      "that draft together; may be repeated; also -md")
       ->required();
   AddDraftWeightsFlag(app, &options->session.draft);
   app.add_option("--max-prompts", options->max_prompts,
@@ -104,14 +117,12 @@ Result<std::unique_ptr<EvalSession>> EvalSession::Open(const EvalSessionOptions&
   // The drafters are opened first: what they tap and draft decides how large passes are.
   DSPARK_ASSIGN_OR_RETURN(const std::string model, ResolveModel(options.session.model));
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(model));
-  DSPARK_ASSIGN_OR_RETURN(const std::vector<OpenedSource> sources, OpenSources(options, files.config));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<OpenedSource> sources, OpenSources(options, files));
   SessionOptions plain = options.session;
   plain.draft.no_spec = true;
   for (const OpenedSource& opened : sources) {
-    const int lookup = opened.source.lookup ? 15 : 0;
-    const int block = std::max(lookup, opened.source.files ? opened.source.files->config.max_drafts() : 0);
     plain.taps = std::max(plain.taps, opened.source.taps());
-    plain.logit_rows = std::max(plain.logit_rows, plain.sequences * (block + 1));
+    plain.logit_rows = std::max(plain.logit_rows, plain.sequences * (opened.source.max_drafts() + 1));
   }
   DSPARK_ASSIGN_OR_RETURN(eval->session, Session::Open(plain));
   Session& session = *eval->session;

@@ -136,6 +136,26 @@ void ShowModel(const std::string& path, const ModelListing& listing, const Model
   if (options.tensors) PrintTensors(listing);
 }
 
+Result<int> RunOnTable(const std::string& path, const InfoOptions& options) {
+  DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModel(path));
+  const Result<NgramFile> table = NgramFile::Open(path);
+  if (!table) {
+    ShowOther(path, listing, table.error().text, options);
+    return kExitOk;
+  }
+  if (options.json) {
+    nlohmann::json json = ListingJson(path, listing);
+    json["drafter"] = TableToJson(*table);
+    PrintOutput("{}\n", json.dump());
+    return kExitOk;
+  }
+  PrintHead(path, listing);
+  PrintOutput("{}", DescribeTable(*table));
+  if (options.metadata) PrintMetadata(listing);
+  if (options.tensors) PrintTensors(listing);
+  return kExitOk;
+}
+
 Result<int> RunOnDrafter(const std::string& path, const InfoOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const ModelListing listing, ListModel(path));
   const Result<DrafterFiles> drafter = OpenDrafter(path);
@@ -158,6 +178,7 @@ Result<int> RunOnDrafter(const std::string& path, const InfoOptions& options) {
 
 Result<int> Run(const InfoOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const std::string path, ResolveModel(options.model));
+  if (LooksLikeNgramFile(path)) return RunOnTable(path, options);
   if (LooksLikeDrafter(path)) return RunOnDrafter(path, options);
   const Result<ModelFiles> files = OpenModel(path);
   const Result<ModelListing> listing = ListModel(path);

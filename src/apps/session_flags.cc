@@ -47,11 +47,13 @@ void AddPolicyFlags(CLI::App& app, DraftOptions* options) {
 }
 
 void AddDraftFlags(CLI::App& app, DraftOptions* options) {
-  app.add_option("--draft", options->draft,
-                 "Drafter: a file or directory, auto, lookup (prompt lookup) or none [auto]; also -md");
+  app.add_option(
+      "--draft", options->draft,
+      "Drafters, with commas between them: a trained one's file or directory, a counted table, lookup "
+      "(prompt lookup); or auto or none [auto]; also -md");
   AddDraftWeightsFlag(app, options);
   app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
-  app.add_flag("--no-lookup", options->no_lookup, "The drafter alone, without prompt lookup beside it");
+  app.add_flag("--no-lookup", options->no_lookup, "The drafters alone, without prompt lookup beside them");
   AddPolicyFlags(app, options);
 }
 

@@ -1,4 +1,4 @@
-// dspark train: starts dspark-train, which alone links torch.
+// dspark train: counts a table drafter, or starts dspark-train, which alone links torch.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -8,7 +8,10 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/output.h"
 #include "apps/pull.h"
+#include "apps/train_ngram.h"
+#include "load/json_file.h"
 
 namespace dspark {
 namespace {
@@ -22,7 +25,7 @@ Result<std::string> WithPath(const std::string& argument) {
   return "target=" + path;
 }
 
-Result<int> Run(std::vector<std::string> arguments) {
+Result<int> StartTrainer(std::vector<std::string> arguments) {
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
   const std::string program = (self.parent_path() / "dspark-train").string();
@@ -38,6 +41,16 @@ Result<int> Run(std::vector<std::string> arguments) {
   argv.push_back(nullptr);
   execv(program.c_str(), argv.data());
   return MakeError("{}: cannot be started: {}", program, std::strerror(errno));
+}
+
+// What cannot be read is dspark-train's to report.
+Result<int> Run(std::vector<std::string> arguments) {
+  const bool defaults = !arguments.empty() && arguments[0] == "--defaults";
+  const auto keys = ReadJsonArguments({arguments.begin() + defaults, arguments.end()});
+  if (!keys || keys->value("kind", nlohmann::json()) != "ngram") return StartTrainer(std::move(arguments));
+  if (!defaults) return TrainNgram(*keys);
+  PrintOutput("{}\n", NgramDefaults().dump(2));
+  return kExitOk;
 }
 
 }  // namespace

@@ -80,6 +80,8 @@ constexpr TensorTypeInfo kTypes[] = {
     {TensorType::kF32, "F32", 1, 4, 0, 0, false, DequantizeF32, nullptr, kFiniteF32},
     {TensorType::kF16, "F16", 1, 2, 0, 0, false, DequantizeF16, nullptr, kFiniteF16},
     {TensorType::kBF16, "BF16", 1, 2, 0, 0, false, DequantizeBf16, nullptr, kFiniteBf16},
+    {TensorType::kI16, "I16", 1, 2, 0, 0, false, nullptr, nullptr, nullptr},
+    {TensorType::kI32, "I32", 1, 4, 0, 0, false, nullptr, nullptr, nullptr},
     {TensorType::kI64, "I64", 1, 8, 0, 0, false, nullptr, nullptr, nullptr},
     {TensorType::kQ4_0, "Q4_0", 32, 18, 4, 8, false, DequantizeLevels<LevelsQ4_0, 8, false>, LevelsQ4_0,
      kFiniteScales<1, 18>},

@@ -18,6 +18,8 @@ enum class TensorType : int32_t {
   kQ4_0 = 2,
   kQ4_1 = 3,
   kQ8_0 = 8,
+  kI16 = 25,
+  kI32 = 26,
   kI64 = 27,
   kBF16 = 30,
 };

@@ -30,12 +30,23 @@ class DraftSampler {
   virtual std::span<const int32_t> raised() const { return {}; }
 };
 
+// What became of earlier proposals for a sequence: the judge of what is worth proposing.
+class DraftJudge {
+ public:
+  virtual ~DraftJudge() = default;
+  // How many drafts of `proposal` will be kept, as far as anybody knows: a function of committed text and of
+  // drafts that were not sampled. Told of every proposal that cost nothing, also of those that are not handed
+  // on: it is compared with the text as it comes.
+  virtual double Weigh(const Proposal& proposal) = 0;
+};
+
 struct ProposeRequest {
   SequenceId sequence = 0;
   int max_tokens = 0;               // propose at most this many
   Proposal* proposal = nullptr;     // cleared by the caller
   DraftSampler* sampler = nullptr;  // null: greedy, each draft is the argmax (lowest id on ties)
-  bool free_only = false;           // only what needs no model: prompt lookup
+  DraftJudge* judge = nullptr;      // null: what confidences promise
+  bool free_only = false;           // only what needs no model: prompt lookup, a table
 };
 
 struct ObservedRows {
@@ -56,6 +67,9 @@ class Drafter {
   virtual std::span<const int> tap_layers() const { return {}; }
   // False when proposing costs nothing worth counting.
   virtual bool runs_model() const { return false; }
+  // True when it is to be asked for what costs nothing first (free_only) and for the model's drafts then,
+  // where these seem worth their price.
+  virtual bool has_free_drafts() const { return !runs_model(); }
   // Bytes of weights, and of K/V and workspace.
   virtual size_t weight_bytes() const { return 0; }
   virtual size_t workspace_bytes() const { return 0; }

@@ -91,6 +91,7 @@ class PromptLookup::Text {
     if (max_tokens <= 0) return;
     const Match match = LongestMatch();
     if (match.length == 0) return;
+    proposal->origin = DraftOrigin::kLookup;
     proposal->match_length = match.length;
     const size_t end = size_t(match.end), known = tokens_.size() - end;
     std::vector<int32_t>& copy = proposal->tokens;

@@ -13,14 +13,16 @@ struct SparseDistribution {
   std::span<const float> probs;
 };
 
-struct Proposal {
-  static constexpr int kForced = 1 << 16;
+// Whose drafts a proposal holds: how often they are kept is learned apart.
+// kForced: text that a request's constraint leaves no choice about.
+enum class DraftOrigin : uint8_t { kModel, kLookup, kTable, kForced };
+inline constexpr int kDraftOrigins = 4;
 
+struct Proposal {
+  DraftOrigin origin = DraftOrigin::kModel;
   std::vector<int32_t> tokens;    // x_1 … x_n, n may be 0
   std::vector<float> confidence;  // c_k estimates P(x_k accepted | those before are); empty when unknown
-  // Prompt lookup: tokens of context that the copied text shares. kForced: text that a request's constraint
-  // leaves no choice about. 0 for others.
-  int match_length = 0;
+  int match_length = 0;  // prompt lookup: tokens of context that the copied text shares; 0 for others
 
   int size() const { return int(tokens.size()); }
   // Whether drafts were drawn from distributions of their own; if not, every q is one-hot at its draft.
@@ -41,6 +43,7 @@ struct Proposal {
     tokens.clear();
     confidence.clear();
     match_length = 0;
+    origin = DraftOrigin::kModel;
     q_ids_.clear();
     q_probs_.clear();
     q_end_.clear();

@@ -24,7 +24,7 @@ void Engine::Admit() {
     const int held = next.kv.capacity() / layout.block_tokens;
     const int needed = layout.BlocksFor(int(next.tokens.size())) - held + int(active_.size());
     if (needed > free() && !active_.empty()) return Forget(next);
-    next.acceptance.StartFrom(learned_);
+    next.watch.acceptance.StartFrom(learned_);
     active_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }
@@ -61,7 +61,7 @@ bool Engine::Secure(Sequence& sequence, int rows) {
     Sequence& youngest = *active_.back();
     Forget(youngest);
     youngest.proposal.Clear();
-    youngest.shadow.Stop();
+    youngest.watch.Stop();
     ++preemptions_;
     waiting_.push_front(std::move(active_.back()));
     active_.pop_back();

@@ -23,7 +23,7 @@ void Budget::Admit(int drafts, std::span<VerifyCandidate> candidates) {
   for (int n = 0; n < drafts; ++n) ++candidates[size_t(order_[size_t(n)].sequence)].length;
 }
 
-void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates) {
+double Budget::Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates) {
   Sort(candidates);
   double expected = double(candidates.size()), depth_ms = step.depth_ms - step.prompt_ms;
   double best = kGainMargin * expected / (costs.Ms(step.base_rows) + depth_ms);
@@ -40,6 +40,7 @@ void Budget::Choose(const CostTable& costs, const StepShape& step, std::span<Ver
     }
   }
   Admit(admitted, candidates);
+  return best;
 }
 
 void Budget::Fill(int capacity, const StepShape& step, std::span<VerifyCandidate> candidates) {

@@ -41,7 +41,8 @@ struct StepShape {
 
 class Budget {
  public:
-  void Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates);
+  // Returns the tokens per millisecond that the choice comes to, or that speculation must come to.
+  double Choose(const CostTable& costs, const StepShape& step, std::span<VerifyCandidate> candidates);
   // The `capacity` most confident drafts of all, at most as many as the pass has room for.
   void Fill(int capacity, const StepShape& step, std::span<VerifyCandidate> candidates);
 

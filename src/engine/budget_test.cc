@@ -199,7 +199,8 @@ TEST(Budget, FindsTheBestAdmission) {
 
 TEST(AcceptanceEstimate, FollowsWhatHappens) {
   AcceptanceEstimate estimate;
-  for (int i = 0; i < 200; ++i) estimate.Record(3, 2, 3);  // matches of 3 hold for two tokens, never three
+  for (int i = 0; i < 200; ++i)
+    estimate.Record({DraftOrigin::kLookup, 3, 2, 3});  // matches of 3 hold for two tokens, never three
   EXPECT_GT(estimate.Conditional(3, 0), 0.95f);
   EXPECT_GT(estimate.Conditional(3, 1), 0.95f);
   EXPECT_LT(estimate.Conditional(3, 2), 0.05f);
@@ -209,17 +210,17 @@ TEST(AcceptanceEstimate, FollowsWhatHappens) {
       << "other sources keep their cells";
 }
 
-TEST(AcceptanceEstimate, TakesForcedTextForNearlyCertain) {
-  constexpr int kForced = Proposal::kForced;
+TEST(AcceptanceEstimate, ForcedTextIsInDoubtAtItsFirstDraft) {
   AcceptanceEstimate estimate;
-  EXPECT_GT(estimate.Conditional(kForced, 0), 0.85f);
-  EXPECT_NEAR(estimate.Expected(kForced, 3), 0.9 + 0.81 + 0.729, 1e-5);
-  EXPECT_EQ(estimate.Expected(kForced, 0), 0);
-  const float long_match = estimate.Conditional(32, 5);
-  for (int i = 0; i < 50; ++i) estimate.Record(kForced, i % 2 == 0 ? 4 : 0, i % 2 == 0 ? 4 : 1);
-  EXPECT_NEAR(estimate.Conditional(kForced, 0), 0.5f, 0.1f) << "the cut into tokens is in doubt";
-  for (int k = 1; k < 8; ++k) EXPECT_GT(estimate.Conditional(kForced, k), 0.95f) << "and goes on as it began";
-  EXPECT_EQ(estimate.Conditional(32, 5), long_match) << "look-ups keep their cells";
+  Proposal forced;
+  forced.origin = DraftOrigin::kForced;
+  forced.tokens = {1, 2, 3};
+  forced.confidence = {0.9f, 0.99f, 0.99f};
+  EXPECT_NEAR(estimate.Kept(forced), 0.9 * (1 + 0.99 + 0.99 * 0.99), 1e-5);
+  for (int i = 0; i < 50; ++i)
+    estimate.Record({DraftOrigin::kForced, 0, i % 2 == 0 ? 3 : 0, i % 2 == 0 ? 3 : 1, forced.confidence});
+  EXPECT_NEAR(estimate.Kept(forced, 0), 0.5f, 0.1f) << "the cut into tokens is in doubt";
+  for (int k = 1; k < 3; ++k) EXPECT_GT(estimate.Kept(forced, k), 0.95f) << "and goes on as it began";
 }
 
 TEST(ShadowProposal, IsComparedAcrossRounds) {
@@ -227,6 +228,7 @@ TEST(ShadowProposal, IsComparedAcrossRounds) {
   ShadowProposal shadow;
   Proposal proposal;
   proposal.tokens = {5, 6, 7, 8};
+  proposal.origin = DraftOrigin::kLookup;
   proposal.match_length = 2;
   shadow.Start(proposal);
   EXPECT_FALSE(shadow.Compare(std::vector<int32_t>{5}));
@@ -236,12 +238,59 @@ TEST(ShadowProposal, IsComparedAcrossRounds) {
   ASSERT_TRUE(outcome);
   EXPECT_EQ(outcome->kept, 2);
   EXPECT_EQ(outcome->examined, 3);
-  estimate.Record(outcome->match_length, outcome->kept, outcome->examined);
+  EXPECT_EQ(outcome->origin, DraftOrigin::kLookup);
+  estimate.Record(*outcome);
   EXPECT_FALSE(shadow.active());
   EXPECT_GT(estimate.Conditional(2, 0), untouched.Conditional(2, 0));
   EXPECT_GT(estimate.Conditional(2, 1), untouched.Conditional(2, 1));
   EXPECT_LT(estimate.Conditional(2, 2), untouched.Conditional(2, 2));
   EXPECT_EQ(estimate.Conditional(2, 3), untouched.Conditional(2, 3)) << "never examined";
+}
+
+// A table that promises too much is believed less, and what it learns is no other source's.
+TEST(AcceptanceEstimate, OriginsLearnApart) {
+  AcceptanceEstimate estimate;
+  const std::vector<float> promised = {0.8f, 0.8f};
+  for (int i = 0; i < 200; ++i)
+    estimate.Record({DraftOrigin::kTable, 0, i % 2, 1 + i % 2, promised});  // half of what was promised
+  Proposal table;
+  table.origin = DraftOrigin::kTable;
+  table.tokens = {1, 2};
+  table.confidence = promised;
+  EXPECT_NEAR(estimate.Kept(table, 0), 0.5f, 0.05f);
+  EXPECT_LT(estimate.Kept(table, 1), 0.1f);
+  EXPECT_NEAR(estimate.Kept(table), 0.5 * (1 + estimate.Kept(table, 1)), 0.05);
+  table.origin = DraftOrigin::kModel;
+  EXPECT_FLOAT_EQ(estimate.Kept(table, 0), 0.8f);
+  EXPECT_FALSE(estimate.KnowsModel());
+  EXPECT_DOUBLE_EQ(estimate.KeptOfModel(2), AcceptanceEstimate().KeptOfModel(2));
+  for (int i = 0; i < 8; ++i) estimate.Record({DraftOrigin::kModel, 0, 2, 2});
+  EXPECT_TRUE(estimate.KnowsModel());
+  EXPECT_GT(estimate.KeptOfModel(2), 1.5);
+}
+
+// Of every origin one proposal at a time is compared with the text, whoever's was verified.
+TEST(DraftWatch, LearnsFromAllThatWasWeighed) {
+  DraftWatch watch;
+  Proposal copy, table;
+  copy.origin = DraftOrigin::kLookup;
+  copy.tokens = {1, 2};
+  copy.match_length = 3;
+  table.origin = DraftOrigin::kTable;
+  table.tokens = {1, 9};
+  table.confidence = {0.5f, 0.5f};
+  EXPECT_DOUBLE_EQ(watch.Weigh(copy), watch.acceptance.Kept(copy));
+  EXPECT_DOUBLE_EQ(watch.Weigh(table), 0.75);
+  table.tokens = {7, 7};
+  watch.Weigh(table);  // the first is still under way
+  std::vector<DraftOutcome> outcomes;
+  watch.Compare(std::vector<int32_t>{1, 2}, [&](const DraftOutcome& o) { outcomes.push_back(o); });
+  ASSERT_EQ(outcomes.size(), 2u);
+  EXPECT_EQ(outcomes[0].origin, DraftOrigin::kLookup);
+  EXPECT_EQ(outcomes[0].kept, 2);
+  EXPECT_EQ(outcomes[1].origin, DraftOrigin::kTable);
+  EXPECT_EQ(outcomes[1].kept, 1);
+  EXPECT_EQ(outcomes[1].examined, 2);
 }
 
 }  // namespace

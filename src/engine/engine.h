@@ -98,9 +98,8 @@ class Engine {
     bool commits = false;  // runs the last pending token: tokens come out
     int first_row = 0;     // of the batch
     int first_logit = 0;   // the batch's logit row that belongs to the last pending token
-    bool drafts = false;   // runs the drafter this step
+    bool drafts = false;   // runs the drafter's model this step
     bool probes = false;   // though it does not seem to pay
-    bool forced = false;   // what the constraint forces is more than the drafter's model would come to
     AcceptResult result{};
     bool broken = false;  // the model gave no distribution behind the accepted drafts: no next token
   };
@@ -136,18 +135,19 @@ class Engine {
   // propose.cc
   int ReplyRoom(const Slot& slot) const;
   int DraftRoom(const Slot& slot) const;
-  void DraftForced();
   void PreferForced();
   StepShape ShapeOfStep() const;
-  void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Sequence&, int k)> kept);
+  void SetCandidates(FunctionRef<int(const Slot&)> length, FunctionRef<float(const Slot&, int k)> kept);
+  void ProposeByModel();
+  bool PrefersModel(const Slot& slot) const;
+  bool ModelPays();
   void PlanDrafts();
-  void ObserveDraftCost(bool learn);
+  void ObserveDraftCost();
   void FilterDrafts();
   void TrimByCost();
   void FillCapacity(StepShape shape);
   void TrimToBlocks();
   int TrialLength(const Slot& slot);
-  float Conditional(const Sequence& sequence, int k) const;
   int Confident(const Sequence& sequence) const;
   void Learn(const Slot& slot, std::span<const int32_t> committed);
 
@@ -182,6 +182,7 @@ class Engine {
   // Of the present step; kept between steps so that a step allocates nothing once warm.
   std::vector<Slot> slots_;
   std::vector<ProposeRequest> propose_;
+  Proposal forced_;
   std::vector<float> conditional_;
   std::vector<size_t> candidate_ends_;  // in conditional_
   std::vector<VerifyCandidate> candidates_;

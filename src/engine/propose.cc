@@ -22,37 +22,6 @@ int Engine::DraftRoom(const Slot& slot) const {
   return drafter_ ? std::min(ReplyRoom(slot), drafter_->max_tokens()) : 0;
 }
 
-// Where a request's constraint leaves no choice, the next tokens are known, and free. The drafter's model
-// need not run where it would come to less.
-void Engine::DraftForced() {
-  for (Slot& slot : slots_) {
-    Sequence& sequence = *slot.sequence;
-    sequence.forced.Clear();
-    if (!options_.draft_forced || !sequence.constraint) continue;
-    const int room = ReplyRoom(slot);
-    if (room > 0) sequence.forced.tokens = sequence.constraint->Forced(room);
-    if (sequence.forced.size() == 0) continue;
-    sequence.forced.match_length = Proposal::kForced;
-    const AcceptanceEstimate& estimate = sequence.acceptance;
-    slot.forced = estimate.Expected(Proposal::kForced, sequence.forced.size()) >=
-                  estimate.Expected(/*match_length=*/0, DraftRoom(slot));
-  }
-}
-
-// The longer one, as far as anybody knows, of two proposals that are functions of committed text. A drawn
-// proposal stays whatever it is.
-void Engine::PreferForced() {
-  for (Slot& slot : slots_) {
-    Sequence& sequence = *slot.sequence;
-    Proposal &proposal = sequence.proposal, &forced = sequence.forced;
-    if (forced.size() == 0 || proposal.sampled()) continue;
-    const AcceptanceEstimate& estimate = sequence.acceptance;
-    if (estimate.Expected(forced.match_length, forced.size()) >=
-        estimate.Expected(proposal.match_length, proposal.size()))
-      std::swap(proposal, forced);
-  }
-}
-
 StepShape Engine::ShapeOfStep() const {
   int rows = 0, commits = 0;
   for (const Slot& slot : slots_) {
@@ -71,9 +40,6 @@ StepShape Engine::ShapeOfStep() const {
 
 void Engine::Propose() {
   propose_.clear();
-  DraftForced();
-  const bool plan = drafter_ && drafter_->runs_model() && options_.Adaptive();
-  if (plan) PlanDrafts();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
     sequence.proposal.Clear();
@@ -85,25 +51,67 @@ void Engine::Propose() {
                         .max_tokens = room,
                         .proposal = &sequence.proposal,
                         .sampler = sample ? &sequence.sampler : nullptr,
-                        .free_only = slot.forced || (plan && !slot.drafts)});
+                        .judge = &sequence.watch,
+                        .free_only = drafter_->runs_model()});
   }
+  cost_.drafting = 0;
   const double start = Now();
-  if (!propose_.empty()) drafter_->Propose(propose_);
+  if (!propose_.empty() && drafter_->has_free_drafts()) drafter_->Propose(propose_);
+  PreferForced();
+  if (!propose_.empty() && drafter_->runs_model()) ProposeByModel();
   cost_.drafter_ms = Now() - start;
   for (const Slot& slot : slots_) slot.sequence->sampler.End();
   cost_.draft_ms = Now() - step_start_ms_;
-  ObserveDraftCost(plan);
+  ObserveDraftCost();
+}
+
+// Where a request's constraint leaves no choice, the next tokens are known, and free: they take the place of
+// what is at hand, unless more of that should be kept. Drafts that were drawn stay, for the choice would
+// depend on the draw.
+void Engine::PreferForced() {
+  if (!options_.draft_forced) return;
+  // Nothing else may be written: only how it is cut into tokens is guessed, and a text goes on as it was cut.
+  constexpr float kFirst = 0.9f, kNext = 0.99f;
+  for (Slot& slot : slots_) {
+    Sequence& sequence = *slot.sequence;
+    const int room = ReplyRoom(slot);
+    if (!sequence.constraint || room == 0 || sequence.proposal.sampled()) continue;
+    forced_.Clear();
+    forced_.origin = DraftOrigin::kForced;
+    forced_.tokens = sequence.constraint->Forced(room);
+    if (forced_.size() == 0) continue;
+    forced_.confidence.assign(forced_.tokens.size(), kNext);
+    forced_.confidence[0] = kFirst;
+    if (sequence.watch.Weigh(forced_) >= sequence.watch.acceptance.Kept(sequence.proposal))
+      std::swap(sequence.proposal, forced_);
+  }
+}
+
+// Where the model's drafts are wanted, they take the place of those that were free.
+void Engine::ProposeByModel() {
+  for (Slot& slot : slots_) slot.drafts = PrefersModel(slot);
+  if (options_.Adaptive()) PlanDrafts();
+  auto request = propose_.begin();
+  for (const Slot& slot : slots_) {
+    if (request == propose_.end() || request->sequence != slot.sequence->id) continue;
+    request->free_only = !slot.drafts;
+    if (slot.drafts) request->proposal->Clear();
+    ++request;
+  }
+  std::erase_if(propose_, [](const ProposeRequest& r) { return r.free_only; });
+  if (!propose_.empty()) drafter_->Propose(propose_);
+  for (const ProposeRequest& r : propose_) cost_.drafting += r.proposal->match_length == 0;
 }
 
 // One candidate for every slot that commits: `length` drafts, draft k + 1 kept with probability `kept`.
 void Engine::SetCandidates(FunctionRef<int(const Slot&)> length,
-                           FunctionRef<float(const Sequence&, int k)> kept) {
+                           FunctionRef<float(const Slot&, int k)> kept) {
   conditional_.clear();
   candidate_ends_.clear();
   for (const Slot& slot : slots_) {
     if (!slot.commits) continue;
     const int n = length(slot);
-    for (int k = 0; k < n; ++k) conditional_.push_back(kept(*slot.sequence, k));
+    for (int k = 0; k < n; ++k) conditional_.push_back(kept(slot, k));
     candidate_ends_.push_back(conditional_.size());
   }
   candidates_.clear();
@@ -117,26 +125,52 @@ void Engine::SetCandidates(FunctionRef<int(const Slot&)> length,
   }
 }
 
+// Whether more of the model's drafts than of those at hand should be kept. Nobody knows before it was tried,
+// but little more than forced text can be hoped for.
+bool Engine::PrefersModel(const Slot& slot) const {
+  const int room = DraftRoom(slot);
+  if (room == 0) return false;
+  const AcceptanceEstimate& acceptance = slot.sequence->watch.acceptance;
+  const Proposal& at_hand = slot.sequence->proposal;
+  return acceptance.KnowsModel() ? acceptance.KeptOfModel(room) > acceptance.Kept(at_hand)
+                                 : at_hand.origin != DraftOrigin::kForced;
+}
+
+// Whether drafts of the model, where they are preferred, give more tokens in the time than those at hand.
+// Leaves in candidates_ how many of either would be verified.
+bool Engine::ModelPays() {
+  const auto kept = [](const Slot& slot, int k) {
+    const AcceptanceEstimate& acceptance = slot.sequence->watch.acceptance;
+    return slot.drafts ? acceptance.Conditional(/*match_length=*/0, k)
+                       : acceptance.Kept(slot.sequence->proposal, k);
+  };
+  StepShape shape = ShapeOfStep();
+  SetCandidates([](const Slot& slot) { return slot.sequence->proposal.size(); },
+                [](const Slot& slot, int k) {
+                  return slot.sequence->watch.acceptance.Kept(slot.sequence->proposal, k);
+                });
+  const double free = budget_.Choose(costs_, shape, candidates_);
+  SetCandidates(
+      [this](const Slot& slot) { return slot.drafts ? DraftRoom(slot) : slot.sequence->proposal.size(); },
+      kept);
+  // Before a drafter's price is known it is taken for what a small one costs: a wrong first draft parks it.
+  constexpr double kUsualShare = 0.3;
+  const double price = draft_cost_.Ms(int(std::ranges::count_if(slots_, &Slot::drafts)));
+  shape.draft_ms = price > 0 ? price : kUsualShare * costs_.Ms(1);
+  const double rate = budget_.Choose(costs_, shape, candidates_);
+  return rate > free || !learned_.KnowsModel();
+}
+
 // Drafts are run for where, by what earlier ones came to, they would pay for themselves and for the pass that
 // drafts them; and now and then where they would not, to see whether that still holds.
 void Engine::PlanDrafts() {
-  SetCandidates(
-      [this](const Slot& slot) { return slot.forced ? 0 : DraftRoom(slot); },
-      [](const Sequence& sequence, int k) { return sequence.acceptance.Conditional(/*match_length=*/0, k); });
-  const auto drafting = std::ranges::count_if(
-      candidates_, [](const VerifyCandidate& candidate) { return !candidate.conditional.empty(); });
-  StepShape shape = ShapeOfStep();
-  // Before a drafter's price is known it is taken for what a small one costs: a wrong first draft parks it.
-  constexpr double kUsualShare = 0.3;
-  const double price = draft_cost_.Ms(int(drafting));
-  shape.draft_ms = price > 0 ? price : kUsualShare * costs_.Ms(1);
-  budget_.Choose(costs_, shape, candidates_);
+  const bool better = ModelPays();
   auto candidate = candidates_.begin();
   for (Slot& slot : slots_) {
     if (!slot.commits) continue;
     const VerifyCandidate& planned = *candidate++;
-    if (planned.conditional.empty()) continue;
-    const bool pays = planned.length > 0;
+    if (DraftRoom(slot) == 0) continue;
+    const bool pays = better && slot.drafts && planned.length > 0;
     DraftBackoff& backoff = slot.sequence->backoff;
     if (pays) backoff.Reset();
     slot.probes = !pays && backoff.Due() && trial_credit_.Spend(draft_cost_.Ms(1) + costs_.Ms(1));
@@ -145,12 +179,8 @@ void Engine::PlanDrafts() {
   }
 }
 
-void Engine::ObserveDraftCost(bool learn) {
-  cost_.drafting = 0;
-  if (!drafter_ || !drafter_->runs_model()) return;
-  for (const ProposeRequest& request : propose_)
-    cost_.drafting += !request.free_only && request.proposal->match_length == 0;
-  if (!learn || cost_.drafting == 0) return;
+void Engine::ObserveDraftCost() {
+  if (cost_.drafting == 0 || !options_.Adaptive()) return;
   // A sequence that is tried after a while has its backlog read first, its prompt perhaps: that is part of
   // the price of trying, though not of the next draft's.
   if (std::ranges::none_of(slots_, [](const Slot& slot) { return slot.drafts && !slot.probes; })) {
@@ -164,10 +194,9 @@ void Engine::ObserveDraftCost(bool learn) {
 // observation.
 void Engine::Trim() {
   FilterDrafts();
-  PreferForced();
   for (Slot& slot : slots_) {
     Sequence& sequence = *slot.sequence;
-    if (!sequence.shadow.active() && !sequence.proposal.sampled()) sequence.shadow.Start(sequence.proposal);
+    if (!sequence.proposal.sampled()) sequence.watch.Watch(sequence.proposal);
     if (options_.observer) sequence.proposed_confidence = sequence.proposal.confidence;
   }
   if (options_.Adaptive()) {
@@ -209,19 +238,13 @@ void Engine::TrimToBlocks() {
   }
 }
 
-// P(draft k + 1 kept | those before are), as far as anybody knows: functions of what was drafted before it.
-float Engine::Conditional(const Sequence& sequence, int k) const {
-  const Proposal& proposal = sequence.proposal;
-  if (k < int(proposal.confidence.size())) return sequence.acceptance.Corrected(k, proposal.confidence[k]);
-  return sequence.acceptance.Conditional(proposal.match_length, k);
-}
-
 // Drafts before the first whose confidence, by itself or with all before it, falls below the threshold.
 int Engine::Confident(const Sequence& sequence) const {
   const Proposal& proposal = sequence.proposal;
   float cumulative = 1;
   for (int k = 0; k < proposal.size(); ++k) {
-    const float c = k < int(proposal.confidence.size()) ? proposal.confidence[k] : Conditional(sequence, k);
+    const float c = k < int(proposal.confidence.size()) ? proposal.confidence[k]
+                                                        : sequence.watch.acceptance.Kept(proposal, k);
     cumulative *= c;
     if ((options_.threshold_cumulative ? cumulative : c) < options_.threshold) return k;
   }
@@ -244,7 +267,9 @@ int Engine::TrialLength(const Slot& slot) {
 
 void Engine::TrimByCost() {
   SetCandidates([](const Slot& slot) { return slot.sequence->proposal.size(); },
-                [this](const Sequence& sequence, int k) { return Conditional(sequence, k); });
+                [](const Slot& slot, int k) {
+                  return slot.sequence->watch.acceptance.Kept(slot.sequence->proposal, k);
+                });
   if (conditional_.empty()) return;
   StepShape shape = ShapeOfStep();
   for (const Slot& slot : slots_) {
@@ -287,17 +312,15 @@ void Engine::FillCapacity(StepShape shape) {
 void Engine::Learn(const Slot& slot, std::span<const int32_t> committed) {
   Sequence& sequence = *slot.sequence;
   const Proposal& proposal = sequence.proposal;
-  const auto record = [&](int match_length, int kept, int examined, std::span<const float> confidence) {
-    for (AcceptanceEstimate* estimate : {&sequence.acceptance, &learned_})
-      estimate->Record(match_length, kept, examined, confidence);
+  const auto record = [&](const DraftOutcome& outcome) {
+    for (AcceptanceEstimate* estimate : {&sequence.watch.acceptance, &learned_}) estimate->Record(outcome);
   };
   if (proposal.sampled()) {
     const int kept = slot.result.accepted;
-    record(proposal.match_length, kept, std::min(kept + 1, proposal.size()), proposal.confidence);
+    record({proposal.origin, proposal.match_length, kept, std::min(kept + 1, proposal.size()),
+            proposal.confidence});
   }
-  if (const auto seen = sequence.shadow.Compare(committed)) {
-    record(seen->match_length, seen->kept, seen->examined, seen->confidence);
-  }
+  sequence.watch.Compare(committed, record);
 }
 
 }  // namespace dspark

@@ -13,8 +13,9 @@ struct RoundRecord {
   // Drafts verified. Where a kept draft ends the reply, those up to it: what lies behind had no say
   // (drafters.md §8).
   int drafted = 0;
-  int accepted = 0;                   // drafts kept
-  int committed = 0;                  // tokens of the reply that came out of the round
+  int accepted = 0;   // drafts kept
+  int committed = 0;  // tokens of the reply that came out of the round
+  DraftOrigin origin = DraftOrigin::kModel;
   int match_length = 0;               // as Proposal's: 0 where no prompt lookup drafted
   std::span<const float> confidence;  // of all drafts that were proposed, verified or not; or empty
 };

@@ -50,13 +50,11 @@ struct Sequence {
   std::unique_ptr<Constraint> constraint;  // only where the request has one
   ReplyText text;
   Proposal proposal;                       // of the present step
-  Proposal forced;                         // what the constraint leaves no choice about, of the present step
   std::vector<float> proposed_confidence;  // the proposal's before it was trimmed; kept for an observer only
   RequestSampler sampler;
-  AcceptanceEstimate acceptance;
+  DraftWatch watch;
   DraftBackoff backoff;        // of running the drafter
   DraftBackoff trial_backoff;  // of verifying drafts that cost nothing to make
-  ShadowProposal shadow;
   SequenceStats stats;
   FinishReason finish = FinishReason::kNone;
 

@@ -296,6 +296,7 @@ void Engine::RecordStats(const Slot& slot, int committed) {
                                 .drafted = committed > kept ? verified : kept,
                                 .accepted = kept,
                                 .committed = committed,
+                                .origin = slot.sequence->proposal.origin,
                                 .match_length = slot.sequence->proposal.match_length,
                                 .confidence = slot.sequence->proposed_confidence});
   }

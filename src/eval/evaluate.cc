@@ -7,8 +7,8 @@ namespace {
 
 // One way of decoding, with what it came to so far.
 struct Lane {
-  Lane(const EvalSetting& s, Drafter* drafter, EngineOptions options, std::vector<float> temperatures)
-      : log(std::move(temperatures)) {
+  Lane(const EvalSetting& s, Drafter* drafter, EngineOptions options, const DrafterTraits& traits)
+      : log(traits.temperatures, traits.own) {
     options.max_sequences = s.concurrency;
     options.observer = &log;
     engine = std::make_unique<Engine>(s.target, s.blocks, drafter, s.tokenizer, s.costs, options);
@@ -29,10 +29,10 @@ CandidateLanes LanesOf(const EvalSetting& s, const Candidate& c) {
   whole.fixed_draft = c.drafter->max_tokens();
   whole.accept_blocks = false;  // the paper's Table 1 judges every draft by itself
   CandidateLanes lanes;
-  lanes.whole = std::make_unique<Lane>(s, c.drafter, whole, c.traits.temperatures);
+  lanes.whole = std::make_unique<Lane>(s, c.drafter, whole, c.traits);
   const bool other_rule = c.served.accept_blocks && !s.rollout.sampling.Greedy();
   if (c.served.threshold > 0 || c.served.fixed_draft < whole.fixed_draft || other_rule)
-    lanes.served = std::make_unique<Lane>(s, c.drafter, c.served, c.traits.temperatures);
+    lanes.served = std::make_unique<Lane>(s, c.drafter, c.served, c.traits);
   return lanes;
 }
 

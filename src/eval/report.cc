@@ -135,7 +135,7 @@ std::string DrafterTable(const EvalResults& r) {
   for (const DrafterResult& drafter : r.drafters) {
     const DrafterTraits& t = drafter.traits;
     html += "<tr>" + TextCell(drafter.name) +
-            TextCell(t.kind + (t.with_lookup ? ", prompt lookup beside it" : "")) +
+            TextCell(t.kind + (t.with_lookup ? ", free drafts beside it" : "")) +
             TextCell(t.layers ? std::to_string(t.layers) : "–") + TextCell(std::to_string(t.block)) +
             TextCell(!t.confidence            ? "no"
                      : t.temperatures.empty() ? "not calibrated"

@@ -111,7 +111,7 @@ TEST(Figures, OfADrafterBesideLookup) {
   EXPECT_EQ(json["whole"]["rounds"], 70);
   EXPECT_EQ(json["whole_lookup"]["rounds"], 10);
   EXPECT_EQ(json["whole_own"]["rounds"], 60);
-  EXPECT_THAT(RenderReport(r), HasSubstr("prompt lookup beside it"));
+  EXPECT_THAT(RenderReport(r), HasSubstr("free drafts beside it"));
 }
 
 // A round cut before its last kept draft gives one token more than the drafts left.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "draft/proposal.h"
 #include "eval/acceptance.h"
 #include "eval/calibration.h"
 
@@ -13,10 +14,11 @@ namespace dspark {
 
 // What drafters are compared by.
 struct DrafterTraits {
-  std::string kind;          // "DSpark (vanilla)", "DFlash", "Eagle3", "MTP", "prompt lookup"
-  int layers = 0;            // 0: no model
-  int block = 0;             // drafts of one round at most
-  bool with_lookup = false;  // prompt lookup drafts too, where its match is long
+  std::string kind;  // "DSpark (vanilla)", "DFlash", "Eagle3", "MTP", "prompt lookup", "counted table"
+  int layers = 0;    // 0: no model
+  int block = 0;     // drafts of one round at most
+  bool with_lookup = false;               // prompt lookup or a counted table drafts too
+  DraftOrigin own = DraftOrigin::kModel;  // of the drafts that figures by position are about
   bool confidence = false;
   std::vector<float> temperatures;  // of a calibrated confidence head; else empty
 };

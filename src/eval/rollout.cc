@@ -117,8 +117,10 @@ Result<GroupRun> RunGroup(Engine& engine, const ChatEncoder& encoder, int contex
 
 void RoundLog::OnRound(const RoundRecord& round) {
   acceptance_.Add(round.drafted, round.accepted, round.committed);
-  if (round.match_length > 0) looked_up_.Add(round.drafted, round.accepted, round.committed);
-  if (round.confidence.empty() || round.drafted == 0) {
+  const bool own = round.origin == own_;
+  if (!own && round.origin != DraftOrigin::kModel)
+    looked_up_.Add(round.drafted, round.accepted, round.committed);
+  if (!own || round.confidence.empty() || round.drafted == 0) {
     without_confidence_.Add(round.drafted, round.accepted, round.committed);
     return;
   }

@@ -53,21 +53,25 @@ Result<GroupRun> RunGroup(Engine& engine, const ChatEncoder& encoder, int contex
 // Adds up the rounds of an engine's sequences.
 class RoundLog : public RoundObserver {
  public:
-  // `temperatures` are those the drafter divides its logits by (empty: none).
-  explicit RoundLog(std::vector<float> temperatures = {}) : temperatures_(std::move(temperatures)) {}
+  // `temperatures` are those the drafter divides its logits by (empty: none). Beside a drafter's `own` drafts
+  // there may be others that cost nothing.
+  explicit RoundLog(std::vector<float> temperatures = {}, DraftOrigin own = DraftOrigin::kModel)
+      : temperatures_(std::move(temperatures)), own_(own) {}
   void OnRound(const RoundRecord& round) override;
 
   const AcceptanceStats& acceptance() const { return acceptance_; }
-  // Of these, rounds whose drafts prompt lookup copied.
+  // Of these, rounds whose drafts prompt lookup copied or another source beside the drafter made.
   const AcceptanceStats& looked_up() const { return looked_up_; }
-  // Rounds that drafted with a confidence head. Logits are as before any temperature, recovered from the fp32
-  // confidences: at most 16 in size, and good to a part in 10⁶ near 0 and in 10³ at 10.
+  // Rounds that drafted with a confidence of the drafter's own. Logits are as before any temperature,
+  // recovered from the fp32 confidences: at most 16 in size, and good to a part in 10⁶ near 0 and in 10³
+  // at 10.
   const std::vector<ConfidenceRound>& confidence() const { return confidence_; }
   // All other rounds.
   const AcceptanceStats& without_confidence() const { return without_confidence_; }
 
  private:
   std::vector<float> temperatures_;
+  DraftOrigin own_;
   AcceptanceStats acceptance_, looked_up_, without_confidence_;
   std::vector<ConfidenceRound> confidence_;
 };

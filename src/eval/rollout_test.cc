@@ -107,8 +107,13 @@ TEST(RoundLog, UndoesTemperatures) {
 TEST(RoundLog, TellsLookupApart) {
   RoundLog log;
   log.OnRound({.sequence = 1, .drafted = 2, .accepted = 1, .committed = 2, .confidence = {}});
-  log.OnRound(
-      {.sequence = 1, .drafted = 4, .accepted = 4, .committed = 5, .match_length = 3, .confidence = {}});
+  log.OnRound({.sequence = 1,
+               .drafted = 4,
+               .accepted = 4,
+               .committed = 5,
+               .origin = DraftOrigin::kLookup,
+               .match_length = 3,
+               .confidence = {}});
   EXPECT_EQ(log.acceptance().rounds, 2);
   EXPECT_EQ(log.acceptance().committed, 7);
   EXPECT_EQ(log.looked_up().rounds, 1);

@@ -104,7 +104,7 @@ class ProfileReader {
     if (!Whole(json, 4)) return false;
     RecordedRound round{json[0], json[1], json[2], json[3], {}};
     const bool sound = round.drafts >= 0 && round.drafts <= 64 && round.kept >= 0 &&
-                       round.kept <= round.drafts && round.match_length >= 0 && round.committed >= 1 &&
+                       round.kept <= round.drafts && round.match_length >= -1 && round.committed >= 1 &&
                        round.committed <= round.kept + 1;
     if (!sound) return false;
     for (size_t k = 0; json.size() > 4 && k < json[4].size(); ++k) {
@@ -193,7 +193,9 @@ ServingProfile ProfileRecorder::Profile(const CostTable& measured) const {
 void RoundRecorder::OnRound(const RoundRecord& round) {
   const auto at = replies_.find(round.sequence);
   if (at == replies_.end() && replies_.size() >= most_) return;
-  RecordedRound recorded{round.drafted, round.accepted, round.match_length, std::max(1, round.committed), {}};
+  const bool known = round.origin == DraftOrigin::kTable || round.origin == DraftOrigin::kForced;
+  const int match = known ? -1 : round.match_length;
+  RecordedRound recorded{round.drafted, round.accepted, match, std::max(1, round.committed), {}};
   const size_t drafts = std::min(size_t(round.drafted), round.confidence.size());
   recorded.confidence.assign(round.confidence.begin(), round.confidence.begin() + std::ptrdiff_t(drafts));
   replies_[round.sequence].push_back(std::move(recorded));

@@ -16,7 +16,7 @@ namespace dspark {
 // Proposals as they were made and verified whole.
 struct RecordedRound {
   int drafts = 0, kept = 0;
-  int match_length = 0;                // as Proposal's
+  int match_length = 0;                // as Proposal's; -1: a counted table or a constraint did
   int committed = 0;                   // tokens, at least 1
   std::vector<float> confidence = {};  // of the drafts, or empty
 };

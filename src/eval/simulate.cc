@@ -71,6 +71,7 @@ class SimulatedDrafter : public Drafter {
   }
   int max_tokens() const override { return longest_; }
   bool runs_model() const override { return !profile_.draft_ms.points.empty(); }
+  bool has_free_drafts() const override { return true; }
 
   void Begin(SequenceId sequence, std::span<const int32_t>) override {
     places_[sequence] = {&profile_.replies[(uint64_t(sequence) + seed_) % profile_.replies.size()]};
@@ -91,7 +92,9 @@ class SimulatedDrafter : public Drafter {
         const size_t at = size_t(place.offset) + size_t(k);
         if (at < round.confidence.size()) proposal.confidence.push_back(round.confidence[at]);
       }
-      if (drafts > 0) proposal.match_length = round.match_length > 0 ? round.match_length + place.offset : 0;
+      if (drafts <= 0 || round.match_length == 0) continue;
+      proposal.origin = round.match_length > 0 ? DraftOrigin::kLookup : DraftOrigin::kTable;
+      if (round.match_length > 0) proposal.match_length = round.match_length + place.offset;
     }
     *now_ms_ += profile_.draft_ms.At(drafting);
   }

@@ -4,6 +4,7 @@
 
 #include "load/drafter_gguf.h"
 #include "load/drafter_hf.h"
+#include "load/ngram_file.h"
 
 namespace dspark {
 
@@ -21,7 +22,8 @@ Result<DrafterFiles> OpenDrafter(const std::string& path) {
 }
 
 bool LooksLikeDrafter(const std::string& path) {
-  return IsDirectory(path) ? DirectoryLooksLikeDrafter(path) : GgufLooksLikeDrafter(path);
+  return IsDirectory(path) ? DirectoryLooksLikeDrafter(path)
+                           : GgufLooksLikeDrafter(path) || LooksLikeNgramFile(path);
 }
 
 Status CheckDrafterFits(const DrafterFiles& drafter, const ModelConfig& target) {

@@ -71,8 +71,8 @@ struct DrafterFiles {
 // Error: one line with the path, what is wrong in it (key, tensor), and the cure.
 Result<DrafterFiles> OpenDrafter(const std::string& path);
 
-// Whether `path` holds a drafter and not a target: by GGUF architecture, or `architectures` and the keys of
-// config.json. False for what cannot be read.
+// Whether `path` holds a drafter, also a counted table (ngram_file.h), and not a target: by GGUF
+// architecture, or `architectures` and the keys of config.json. False for what cannot be read.
 bool LooksLikeDrafter(const std::string& path);
 
 // Vocabulary, width, taps and layers against the target it shall draft for. Error: one line, before anything

@@ -8,9 +8,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
-#include <span>
+#include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "core/clock.h"
 #include "load/json_file.h"
@@ -30,7 +31,7 @@ constexpr char kUsage[] =
     "Trains a drafter for a model. At least target=MODEL, data=[\"file.jsonl\"] (or one target cache) and\n"
     "out=DIRECTORY are needed. Started again with the same configuration it goes on from out/step_latest.\n"
     "  dspark train target=model.gguf 'data=[\"train.jsonl\"]' out=drafter steps=2000\n"
-    "Kinds of drafters: dspark, dflash, eagle3, mtp.\n"
+    "Kinds of drafters: dspark, dflash, eagle3, mtp; and ngram, a counted table: one file, out=table.gguf.\n"
     "Each checkpoint is a drafter: dspark run -m model.gguf -md drafter/step_latest. For GGUF: dspark "
     "convert.\n"
     "Several processes: the same command in each, with rank=0 world=2 store=tcp://HOST:PORT (rank=1 ...), "
@@ -39,24 +40,6 @@ constexpr char kUsage[] =
     "docs/training.md explains the keys.\n";
 
 volatile std::sig_atomic_t interrupted = 0;
-
-// key=value over what the file says; values are JSON, or texts where they are none.
-Result<nlohmann::json> ReadKeys(std::span<char*> arguments) {
-  nlohmann::json json = nlohmann::json::object();
-  for (const char* argument : arguments) {
-    const std::string text = argument;
-    const size_t equals = text.find('=');
-    if (equals == std::string::npos) {
-      DSPARK_ASSIGN_OR_RETURN(const nlohmann::json file, ReadJsonObject(text));
-      json.update(file);
-      continue;
-    }
-    const std::string value = text.substr(equals + 1);
-    const nlohmann::json parsed = nlohmann::json::parse(value, nullptr, false);
-    json[text.substr(0, equals)] = parsed.is_discarded() ? nlohmann::json(value) : parsed;
-  }
-  return json;
-}
 
 std::optional<std::string> FromEnvironment(const std::string& name) {
   const char* value = std::getenv(name.c_str());
@@ -191,16 +174,16 @@ int Misused(const Error& error) {
   return 2;
 }
 
-Result<int> PrintDefaults(std::span<char*> arguments) {
-  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json keys, ReadKeys(arguments));
+Result<int> PrintDefaults(const std::vector<std::string>& arguments) {
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json keys, ReadJsonArguments(arguments));
   const auto config = ParseTrainConfig(keys, "configuration");
   if (!config) return Misused(config.error());
   fmt::print("{}\n", TrainConfigJson(*config).dump(2));
   return 0;
 }
 
-Result<int> Run(std::span<char*> arguments) {
-  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json keys, ReadKeys(arguments));
+Result<int> Run(const std::vector<std::string>& arguments) {
+  DSPARK_ASSIGN_OR_RETURN(const nlohmann::json keys, ReadJsonArguments(arguments));
   const auto task = TaskOf(keys);
   if (!task) return Misused(task.error());
   const ProcessPlace& place = task->place;
@@ -224,9 +207,9 @@ int main(int argc, char** argv) {
   // A step frees and asks for the same large blocks again and again: keep them instead of giving them back.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  const std::span<char*> arguments(argv, size_t(argc));
-  const dspark::Result<int> result =
-      first == "--defaults" ? dspark::PrintDefaults(arguments.subspan(2)) : dspark::Run(arguments.subspan(1));
+  const bool defaults = first == "--defaults";
+  const std::vector<std::string> arguments(argv + (defaults ? 2 : 1), argv + argc);
+  const dspark::Result<int> result = defaults ? dspark::PrintDefaults(arguments) : dspark::Run(arguments);
   if (result.ok()) return result.value();
   fmt::print(stderr, "dspark train: {}\n", result.error().text);
   return 1;
