@@ -78,7 +78,7 @@ enum {
 typedef struct dspark_options {
   size_t size;
   const char* model;         /* a GGUF file or a Hugging Face directory; NULL: the one `dspark pull` gets */
-  const char* draft;         /* drafters' files or directories with commas between them, auto, lookup or none */
+  const char* draft;         /* drafters, with commas between them; auto, lookup or none [auto] */
   const char* draft_weights; /* f32, bf16, int8, int4 [as in the drafter's file] */
   const char* policy;        /* adaptive, zos, fixed:N, threshold:P, cumulative:P, off [adaptive] */
   const char* accept;        /* of sampled drafts: block or token [block] */
