@@ -48,6 +48,7 @@ function(dspark_install_library)
   set(made ${PROJECT_BINARY_DIR}/package)
   install(TARGETS dspark_shared dspark_static EXPORT dsparkTargets COMPONENT library)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/dspark DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT library)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/drafters DESTINATION ${CMAKE_INSTALL_DATADIR}/dspark COMPONENT library)
   install(EXPORT dsparkTargets NAMESPACE dspark:: DESTINATION ${package} COMPONENT library)
   configure_package_config_file(cmake/dsparkConfig.cmake.in ${made}/dsparkConfig.cmake INSTALL_DESTINATION ${package})
   # Before 1.0 any minor version may change what a program compiles against.

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "api/shipped_drafters.h"
 #include "draft/combined.h"
 #include "draft/ngram_table.h"
 #include "draft/prompt_lookup.h"
@@ -109,6 +110,7 @@ Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelFi
   DSPARK_RETURN_IF_ERROR(CheckDraftFlags(options));
   if (IsPlain(options)) return source;
   source.lookup = !options.no_lookup;
+  if (options.draft == "auto") source.table = FindShippedTable(target, ShippedDrafterFolders());
   if (OnlyLookup(options)) return source;
   for (const std::string& part : DraftParts(options.draft)) {
     if (part == "lookup") {
@@ -120,6 +122,14 @@ Result<DraftSource> ChooseDraftSource(const DraftOptions& options, const ModelFi
   if (options.weights.empty() || source.files) return source;
   return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
                    options.weights, options.draft);
+}
+
+std::string DraftSource::Names() const {
+  std::vector<std::string> names;
+  if (lookup) names.emplace_back("lookup");
+  if (table) names.push_back(table->path());
+  if (files) names.push_back(files->path);
+  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ","));
 }
 
 int DraftSource::max_drafts() const {

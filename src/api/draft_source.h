@@ -17,7 +17,8 @@ namespace dspark {
 inline constexpr int kLongestDraft = 15;
 
 struct DraftOptions {
-  // auto, none, or a list, with commas: lookup, a drafter's file or directory, a counted table's file
+  // auto: lookup, and the counted table that comes with dspark for this model. none. Or a list, with commas:
+  // lookup, a drafter's file or directory, a counted table's file
   std::string draft = "auto";
   bool no_spec = false;             // the same as draft none
   bool no_lookup = false;           // what `draft` names alone, without prompt lookup beside it
@@ -49,6 +50,8 @@ struct DraftSource {
   int taps() const {
     return !files ? 0 : files->config.kind == DrafterKind::kMtp ? 1 : int(files->config.taps.size());
   }
+  // As -md would name them all: none, or a list with commas.
+  std::string Names() const;
   // Drafts of one round at most.
   int max_drafts() const;
   // Of a drafter's weights and K/V, in bytes, before it is loaded; 0 without one.

@@ -107,6 +107,7 @@ Result<std::unique_ptr<Session>> Session::Open(const SessionOptions& options) {
   const int blocks = kv.Blocks(layout, limits.max_context);
   DSPARK_ASSIGN_OR_RETURN(session->drafter,
                           source.Make(*session->target, *session->pool, options.sequences, blocks));
+  session->drafter_names = source.Names();
   session->blocks = std::make_unique<BlockPool>(layout, blocks);
   engine.draft_forced = session->drafter != nullptr;
   CostTable costs;

@@ -38,6 +38,7 @@ struct Session {
   std::unique_ptr<Target> target;
   std::unique_ptr<BlockPool> blocks;
   std::unique_ptr<Drafter> drafter;  // null when plain
+  std::string drafter_names;         // as -md would name what proposes; none
   std::unique_ptr<Engine> engine;
   std::string cost_path;  // where the cost table is kept; empty when none is in use
   double load_ms = 0;

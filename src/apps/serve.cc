@@ -51,10 +51,7 @@ void LogPlan(const Session& session, const ServeOptions& options, const ServedMo
            blocks.blocks() * blocks.layout().block_tokens, double(blocks.Bytes()) / mb,
            options.session.sequences, options.loop.queue);
   const DraftOptions& draft = options.session.draft;
-  log.info("drafter={} policy={} drafter_mb={:.0f}",
-           !session.drafter                ? "none"
-           : session.drafter->runs_model() ? draft.draft
-                                           : "lookup",
+  log.info("drafter={} policy={} drafter_mb={:.0f}", session.drafter_names,
            draft.draft_max >= 0 ? fmt::format("fixed:{}", draft.draft_max) : draft.policy,
            session.drafter ? double(session.drafter->weight_bytes() + session.drafter->workspace_bytes()) / mb
                            : 0);

@@ -50,7 +50,8 @@ void AddDraftFlags(CLI::App& app, DraftOptions* options) {
   app.add_option(
       "--draft", options->draft,
       "Drafters, with commas between them: a trained one's file or directory, a counted table, lookup "
-      "(prompt lookup); or auto or none [auto]; also -md");
+      "(prompt lookup); or none, or auto: lookup and the table that comes with dspark for this model [auto]; "
+      "also -md");
   AddDraftWeightsFlag(app, options);
   app.add_flag("--no-spec", options->no_spec, "Plain decoding, the same as --draft none");
   app.add_flag("--no-lookup", options->no_lookup, "The drafters alone, without prompt lookup beside them");
