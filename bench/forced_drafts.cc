@@ -4,7 +4,7 @@
 //   forced_drafts MODEL [DRAFTER] [--runs N] [--temp T]
 //
 // One sequence at a time; plain decoding beside. Every prompt is run by each contender in turn, `--runs`
-// times (default 7), so that what disturbs the machine disturbs all alike; figures are medians over runs.
+// times (default 5), so that what disturbs the machine disturbs all alike; figures are medians over runs.
 // Greedy replies must be those of plain decoding, token for token, or the program fails.
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -66,7 +66,7 @@ struct Contender {
 
 struct Options {
   std::string model, drafter;
-  int runs = 7;
+  int runs = 5;
   float temperature = 0;
 };
 

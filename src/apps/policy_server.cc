@@ -66,6 +66,7 @@ Result<std::unique_ptr<PolicyServer>> PolicyServer::Start(Session& session, cons
   // The pools are shared: text that one server keeps would be in the way of the others.
   options.prefix_cache = false;
   Drafter* drafter = policy == "off" ? nullptr : session.drafter.get();
+  options.draft_forced = drafter != nullptr;
   server->engine_ = std::make_unique<Engine>(*session.target, *session.blocks, drafter,
                                              session.files.tokenizer.get(), costs, options);
   server->metrics_ = std::make_unique<ServeMetrics>(model.name);
