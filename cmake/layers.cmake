@@ -150,7 +150,7 @@ function(dspark_tests)
   endforeach()
   file(GLOB tests CONFIGURE_DEPENDS tests/*_test.cc)
   if(tests)
-    dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine dspark_grammar
+    dspark_test_binary(dspark_system_test SOURCES ${tests} LINKS dspark_engine dspark_grammar dspark_data
       PRECOMPILE <nlohmann/json.hpp>)
     add_dependencies(dspark_system_test dspark)
     if(TARGET dspark-train)  # `dspark train` starts it

@@ -285,8 +285,9 @@ TEST(ConstrainedLaw, IsPlainDecodingsWithDrawnDrafts) {
   }
 }
 
-// The law above is a test with power: drafts that are dropped after they were drawn do not pass it. Token by token
-// the wrong rule is off by less: over other seeds 4000 replies gave p = 6e-6 ... 6e-9, 16000 gave 2e-26 at most.
+// The law above is a test with power: drafts that are dropped after they were drawn do not pass it. Token by
+// token the wrong rule is off by less: over other seeds 4000 replies gave p = 6e-6 ... 6e-9, 16000 gave 2e-26
+// at most.
 TEST(ConstrainedLaw, ShowsDraftsThatAreDroppedForWhatTheyAre) {
   EXPECT_LT(PValueOf(Drafts::kDropped, true), 1e-5);
   EXPECT_LT(PValueOf(Drafts::kDropped, false, 16000), 1e-5);

@@ -43,15 +43,22 @@ TEST_F(ShippedDrafters, TheFirstTableThatFitsIsFound) {
   EXPECT_EQ(table->path(), Path("c.gguf"));
 }
 
+std::string Names(const ModelFiles& target, const std::string& draft, bool no_lookup = false) {
+  DraftOptions options;
+  options.draft = draft;
+  options.no_lookup = no_lookup;
+  return ChooseDraftSource(options, target)->Names();
+}
+
 TEST_F(ShippedDrafters, AutoTakesIt) {
   WriteTable("tiny.gguf", model_.vocab());
   setenv("DSPARK_DRAFTERS", dir_.path().c_str(), 1);
-  EXPECT_EQ(ChooseDraftSource({}, model_.files)->Names(), "lookup," + Path("tiny.gguf"));
-  EXPECT_EQ(ChooseDraftSource({.no_lookup = true}, model_.files)->Names(), Path("tiny.gguf"));
-  EXPECT_EQ(ChooseDraftSource({.draft = "lookup"}, model_.files)->Names(), "lookup");
-  EXPECT_EQ(ChooseDraftSource({.no_spec = true}, model_.files)->Names(), "none");
+  EXPECT_EQ(Names(model_.files, "auto"), "lookup," + Path("tiny.gguf"));
+  EXPECT_EQ(Names(model_.files, "auto", /*no_lookup=*/true), Path("tiny.gguf"));
+  EXPECT_EQ(Names(model_.files, "lookup"), "lookup");
+  EXPECT_EQ(Names(model_.files, "none"), "none");
   setenv("DSPARK_DRAFTERS", Path("none").c_str(), 1);
-  EXPECT_EQ(ChooseDraftSource({}, model_.files)->Names(), "lookup");
+  EXPECT_EQ(Names(model_.files, "auto"), "lookup");
 }
 
 // The table that lies in this very source tree.

@@ -24,7 +24,7 @@ int UsageError(const CLI::App& app, const CLI::ParseError& error, int argc, char
   const auto chosen = app.get_subcommands();
   const std::string command = chosen.empty() ? "dspark" : "dspark " + chosen.front()->get_name();
   std::string text = error.what();
-  if (error.get_name() == "ExtrasError" && !chosen.empty())  // which lists them backwards
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) && !chosen.empty())  // which lists them backwards
     text = fmt::format("does not expect {}", fmt::join(chosen.front()->remaining(), " "));
   if (chosen.empty() && argc > 1 && argv[1][0] != '-') text = std::string("there is no command ") + argv[1];
   for (char& c : text) c = c == '\n' ? ' ' : c;
