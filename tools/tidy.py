@@ -21,9 +21,13 @@ def newest(paths):
     return max((path.stat().st_mtime for path in paths), default=0)
 
 
-def tidy(source, build):
+# g++'s precompiled headers and warnings, of which clang knows nothing.
+OF_GCC = re.compile(r" -Winvalid-pch -include \S+| -Wno-(restrict|stringop-overflow)")
+
+
+def tidy(source, database):
     """None when `source` passes, else what clang-tidy says."""
-    done = subprocess.run(["clang-tidy", "-quiet", "-p", build, source], capture_output=True, text=True)
+    done = subprocess.run(["clang-tidy", "-quiet", "-p", database, source], capture_output=True, text=True)
     return done.stdout + done.stderr if done.returncode else None
 
 
@@ -41,6 +45,9 @@ def main():
     shared = newest([ROOT / ".clang-tidy", *ROOT.glob("src/**/*.h")])
     stamps = args.build / "tidy"
     stamps.mkdir(exist_ok=True)
+    for command in commands:
+        command["command"] = OF_GCC.sub("", command["command"])
+    (stamps / "compile_commands.json").write_text(json.dumps(commands))
 
     def stamp(source):
         return stamps / "_".join(source.relative_to(ROOT).parts)
@@ -51,7 +58,7 @@ def main():
     stale = [s for s in sources if not fresh(s)]
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for source, complaint in zip(stale, pool.map(lambda s: tidy(s, args.build), stale)):
+        for source, complaint in zip(stale, pool.map(lambda s: tidy(s, stamps), stale)):
             if complaint is None:
                 stamp(source).touch()
             else:
