@@ -95,6 +95,7 @@ TEST_F(Cli, StreamsTextAndEndsWithOneLineOfStatistics) {
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_FALSE(outcome.out.empty());
   EXPECT_THAT(outcome.err, HasSubstr("tok/s"));
+  EXPECT_THAT(outcome.err, HasSubstr("(drafts: lookup)"));
 }
 
 // A list flag takes one value each time, verbatim, and leaves the prompt alone.

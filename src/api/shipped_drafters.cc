@@ -18,8 +18,9 @@ std::vector<std::string> ShippedDrafterFolders() {
     files.emplace_back(fs::weakly_canonical(library.dli_fname, ignored));
   std::vector<std::string> folders;
   for (const fs::path& file : files) {
-    // bin or lib, lib/x86_64-linux-gnu, build/release
-    for (const char* way : {"../share/dspark/drafters", "../../share/dspark/drafters", "../../drafters"}) {
+    // From bin or lib, lib/x86_64-linux-gnu, build, build/release.
+    for (const char* way :
+         {"../share/dspark/drafters", "../../share/dspark/drafters", "../drafters", "../../drafters"}) {
       const fs::path folder = (file.parent_path() / way).lexically_normal();
       if (!file.empty() && fs::is_directory(folder, ignored) &&
           std::ranges::count(folders, folder.string()) == 0)

@@ -217,6 +217,8 @@ Result<int> RunHere(Bench bench) {
   ServiceRecords records;
   std::vector<std::unique_ptr<PolicyServer>> servers;
   const std::string recorded = RecordedPolicy(options.traffic.policies);
+  if (recorded.empty() && !options.traffic.json.empty())
+    PrintMessage("for dspark simulate: without a fixed:N among --policies no acceptance is recorded\n");
   const CostTable costs = session->drafter ? session->engine->costs() : SessionCosts(*session);
   for (const std::string& policy : options.traffic.policies) {
     auto log = std::make_unique<StepLog>(&records, policy == recorded);
@@ -255,7 +257,7 @@ Command AddBenchServe(CLI::App& app) {
   auto options = std::make_shared<BenchServeOptions>();
   AddSessionFlags(app, &options->session);
   app.add_option("--draft", options->session.draft.draft,
-                 "Drafter: a file or directory, auto or lookup [auto]; also -md");
+                 "Drafters, as of run: files with commas between them, lookup, or auto [auto]; also -md");
   AddDraftWeightsFlag(app, &options->session.draft);
   app.add_flag("--no-lookup", options->session.draft.no_lookup,
                "The drafter alone, without prompt lookup beside it");
@@ -282,7 +284,8 @@ Command AddBenchServe(CLI::App& app) {
   app.add_option("--model-name", options->model_name, "What requests call the model [the first it names]");
   app.final_callback([options] {
     if (options->suites.empty() && options->suites_dir.empty())
-      throw CLI::ValidationError("no prompts to ask", "give --suite FILE or --suites DIR");
+      throw CLI::ValidationError("no prompts to ask",
+                                 "give --suite FILE or --suites DIR (bench serve --help)");
   });
   return [options] { return Run(*options); };
 }

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <csignal>
+#include <filesystem>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -153,11 +154,22 @@ double DecodeRate(const SequenceStats& stats) {
 
 double Share(int part, int whole) { return whole ? double(part) / whole : 0; }
 
+// What proposed, without folders.
+std::string DrafterNames(const Session& session) {
+  std::string names;
+  for (const std::string& part : DraftParts(session.drafter_names))
+    names += (names.empty() ? "" : ", ") + std::filesystem::path(part).filename().string();
+  return names;
+}
+
 void PrintStats(const Session& session, const Reply& reply, bool per_position) {
   const SequenceStats& s = reply.stats;
-  PrintMessage("\n[{} tokens, {:.1f} tok/s, τ {:.2f}, prompt {} tokens in {:.0f} ms, load {:.0f} ms, {}{}]\n",
-               s.completion_tokens, DecodeRate(s), s.Tau(), s.prompt_tokens, s.prompt_ms, session.load_ms,
-               reply.seed ? fmt::format("seed {}, ", *reply.seed) : "", FinishReasonName(reply.finish));
+  PrintMessage(
+      "\n[{} tokens, {:.1f} tok/s, {:.2f} tokens a pass (drafts: {}), prompt {} tokens in {:.0f} ms, load "
+      "{:.0f} ms, {}{}]\n",
+      s.completion_tokens, DecodeRate(s), s.Tau(), DrafterNames(session), s.prompt_tokens, s.prompt_ms,
+      session.load_ms, reply.seed ? fmt::format("seed {}, ", *reply.seed) : "",
+      FinishReasonName(reply.finish));
   if (!per_position) return;
   const double percent = s.decode_ms > 0 ? 100 / s.decode_ms : 0;
   PrintMessage("rounds {}, drafted {}, accepted {}, verify rate {:.2f}\n", s.rounds, s.drafted, s.accepted,
@@ -180,7 +192,8 @@ nlohmann::json ReplyJson(const Session& session, const Reply& reply) {
       {"finish_reason", FinishReasonName(reply.finish)},
       {"usage", {{"prompt_tokens", s.prompt_tokens}, {"completion_tokens", s.completion_tokens}}},
       {"timings",
-       {{"load_ms", session.load_ms},
+       {{"drafters", session.drafter_names},
+        {"load_ms", session.load_ms},
         {"prompt_ms", s.prompt_ms},
         {"decode_ms", s.decode_ms},
         {"decode_tok_per_s", DecodeRate(s)},
@@ -230,7 +243,7 @@ Result<int> Chat(Session& session, const RunOptions& options) {
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
   PrintMessage("Chat with {}. An empty line or Ctrl-D ends it, Ctrl-C stops a reply.\n",
-               session.files.config.name);
+               std::filesystem::path(session.model_path).stem().string());
   while (true) {
     WriteMessage("\n> ");
     std::string line;

@@ -51,7 +51,8 @@ Result<NgramTraining> ParseKeys(const nlohmann::json& keys) {
     if (!NgramDefaults().contains(key))
       return MakeError(
           "configuration: key {} does nothing for kind ngram; see dspark train --defaults kind=ngram", key);
-    return MakeError("configuration: {} cannot be {}", key, value.dump());
+    return MakeError("configuration: {} cannot be {}{}", key, value.dump(),
+                     key == "data" ? "; give a list, such as 'data=[\"answers.jsonl\"]'" : "");
   }
   if (t.target.empty()) return MakeError("configuration: no target; give target=MODEL");
   if (t.data.empty()) return MakeError("configuration: no data; give data=[\"file.jsonl\"]");
