@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "api/shared_engine.h"
+#include "core/json_depth.h"
 #include "load/chat_template.h"
 #include "load/raw_prompt.h"
 
@@ -282,6 +283,8 @@ Result<ReplyForm> ToReplyForm(const dspark_request& r) {
                      schema ? "NULL" : "given", r.format);
   }
   if (!schema) return form;
+  if (JsonDepth(r.json_schema) > kMostJsonDepth)
+    return MakeError("json_schema is nested more than {} levels deep", kMostJsonDepth);
   form.schema = nlohmann::ordered_json::parse(r.json_schema, nullptr, /*allow_exceptions=*/false);
   if (form.schema.is_discarded()) return MakeError("json_schema is no JSON; check its brackets and commas");
   return form;

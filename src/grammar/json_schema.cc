@@ -333,6 +333,7 @@ class SchemaCompiler {
 
   Result<Node> Number(const Json& schema, bool integer, const std::string& path) {
     NumberRange range{.integer = integer};
+    const Json *least = nullptr, *most = nullptr;
     for (const std::string_view word : kNumberWords) {
       const auto it = schema.find(word);
       if (it == schema.end()) continue;
@@ -346,7 +347,9 @@ class SchemaCompiler {
         if (!stricter) continue;
       }
       bound = ParseBound(it->dump(), exclusive);
+      (is_min ? least : most) = &*it;
     }
+    if (least && most && *least > *most) return b_.Never();
     return NumberInRange(b_, range);
   }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/json_depth.h"
+
 namespace dspark {
 namespace {
 
@@ -32,6 +34,11 @@ std::string Spaced(const Json& value) {
   return text;
 }
 
+// Discarded where it is no JSON, or too deep to recurse over.
+Json ParseShallow(std::string_view text) {
+  return Json::parse(JsonDepth(text) > kMostJsonDepth ? "" : text, nullptr, /*allow_exceptions=*/false);
+}
+
 constexpr std::string_view kBlanks = " \t\r\n";
 
 // How many bytes at the end of `text` may be the beginning of a tag, with the white space before it.
@@ -43,7 +50,7 @@ size_t Undecided(std::string_view text) {
 }
 
 bool ParseCall(std::string_view text, ParsedCall* call) {
-  const Json parsed = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Json parsed = ParseShallow(text);
   if (!parsed.is_object() || !parsed.contains("name") || !parsed["name"].is_string()) return false;
   const Json arguments = parsed.value("arguments", Json::object());
   if (!arguments.is_object()) return false;
@@ -70,7 +77,7 @@ std::string ToolPreamble(std::span<const ToolFunction> tools) {
 }
 
 void AppendCall(const ParsedCall& call, std::string* content) {
-  const Json arguments = Json::parse(call.arguments, nullptr, /*allow_exceptions=*/false);
+  const Json arguments = ParseShallow(call.arguments);
   if (!content->empty()) *content += '\n';
   *content += fmt::format("{}\n{{\"name\": {}, \"arguments\": {}}}\n{}", kCallTag, Json(call.name).dump(),
                           arguments.is_discarded() ? call.arguments : Spaced(arguments), kCallEndTag);

@@ -69,12 +69,14 @@ std::optional<ApiError> ApiCall::Take() {
 }
 
 void ApiCall::Add(ReplyEvent event) {
-  if (event.event.token >= 0 && record_.first_token_ms == 0) record_.first_token_ms = NowMs();
+  if (event.event.token >= 0) {
+    if (record_.first_token_ms == 0) record_.first_token_ms = NowMs();
+    ++record_.completion_tokens;  // also of calls that come to no end
+  }
   if (event.event.finish != FinishReason::kNone) {
     --open_;
     const SequenceStats& stats = *event.event.stats;
     record_.prompt_tokens += stats.prompt_tokens;
-    record_.completion_tokens += stats.completion_tokens;
     record_.rounds += stats.rounds;
     record_.committed += stats.committed;
     record_.drafted += stats.drafted;

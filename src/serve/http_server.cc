@@ -230,7 +230,10 @@ void HttpServer::AddRoutes() {
     response.status = 204;
     if (options_.cors_origin.empty()) return;
     response.set_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-    response.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id");
+    // OpenAI's own clients send headers of theirs: whatever is asked for is allowed.
+    const std::string asked = request.get_header_value("Access-Control-Request-Headers");
+    response.set_header("Access-Control-Allow-Headers",
+                        asked.empty() ? "Authorization, Content-Type, X-Request-Id" : asked);
     response.set_header("Access-Control-Max-Age", "86400");
   });
 }
@@ -245,9 +248,11 @@ void HttpServer::Prepare(const httplib::Request& request, httplib::Response& res
 
 bool HttpServer::Authorised(const httplib::Request& request) const {
   if (key_digests_.empty() || request.path == "/health") return true;
-  constexpr std::string_view kBearer = "Bearer ";
+  constexpr std::string_view kBearer = "bearer ";  // in any case (RFC 9110 §11.1)
   const std::string header = request.get_header_value("Authorization");
-  if (!header.starts_with(kBearer)) return false;
+  const auto same = [](char a, unsigned char b) { return a == std::tolower(b); };
+  if (header.size() < kBearer.size() || !std::equal(kBearer.begin(), kBearer.end(), header.begin(), same))
+    return false;
   const std::string digest = Digests({header.substr(kBearer.size())}).front();
   bool known = false;
   for (const std::string& key : key_digests_) known |= SameText(digest, key);

@@ -5,11 +5,16 @@
 #include <cmath>
 #include <limits>
 
+#include "core/json_depth.h"
+
 namespace dspark {
 
 using nlohmann::json;
 
 std::optional<ApiError> ParseObject(std::string_view body, json* object) {
+  if (JsonDepth(body) > kMostJsonDepth)
+    return ApiError{.message = fmt::format("the body is nested more than {} levels deep", kMostJsonDepth),
+                    .code = "invalid_json"};
   try {
     *object = json::parse(body);
   } catch (const json::parse_error& error) {

@@ -65,6 +65,8 @@ ordered_json CompletionLogprobs(const Tokenizer* tokenizer, std::span<const Toke
     json["token_logprobs"].push_back(Finite(event.logprob.logprob));
     ordered_json top = ordered_json::object();
     for (const TokenLogprob& best : event.top) top[Name(tokenizer, best.token)] = Finite(best.logprob);
+    top[Name(tokenizer, event.token)] =
+        Finite(event.logprob.logprob);  // the one that was taken is always there
     json["top_logprobs"].push_back(std::move(top));
     json["text_offset"].push_back(*offset);
     *offset += BytesOf(tokenizer, event.token).size();
