@@ -52,7 +52,7 @@ Result<std::unique_ptr<TeacherSession>> TeacherSession::Open(const SessionOption
   session->max_length = length;
   session->pool = std::make_unique<ThreadPool>(options.threads > 0 ? options.threads : UsableCores(), isa);
   DSPARK_RETURN_IF_ERROR(
-      CheckMemory(session->files, limits, /*sequences=*/3, session->pool->threads(), {}, MachineMemory()));
+      CheckMemory(session->files, limits, KvNeed(/*n=*/3), session->pool->threads(), {}, MachineMemory()));
   DSPARK_ASSIGN_OR_RETURN(session->target, LoadTarget(session->files, *session->pool, limits));
   session->blocks =
       std::make_unique<BlockPool>(session->target->kv_layout(), Teacher::BlocksFor(*session->target, length));
