@@ -28,9 +28,12 @@ constexpr int kDeep = 1024;  // the context that tells what depth costs
 int Repeats(int rows) { return rows <= 8 ? 5 : rows <= 16 ? 3 : 2; }
 
 // Of a point towards an observation: what else the machine does makes passes dearer, nothing makes them
-// cheaper.
-constexpr double kRateUp = 0.02, kRateDown = 0.5;
-constexpr double kForget = 0.125;  // of a point's freshness, per step that did not come near it
+// cheaper. One far below the point says that the point was measured in a bad moment, others are noise: points
+// that fell with each of those would favour whatever widths are run.
+constexpr double kRateUp = 0.02, kRateDown = 0.05, kRateHeal = 0.5;
+constexpr double kFarBelow = -0.3;   // as a logarithm
+constexpr double kForget = 0.125;    // of a point's freshness, per step that did not come near it
+constexpr double kOutOfSight = 0.9;  // staleness of a point that was not seen for 18 steps
 
 // Sequences with made-up K/V, and passes over them.
 class CostProbe {
@@ -138,18 +141,20 @@ double CostTable::Nearness(size_t point, int rows) const {
 }
 
 void CostTable::Observe(int rows, double ms) {
-  const double surprise = std::clamp(ms / Interpolate(estimates_, rows), 0.1, 2.0) - 1;
-  const double rate = surprise < 0 ? kRateDown : kRateUp;
+  const double surprise = std::log(std::clamp(ms / Interpolate(estimates_, rows), 0.1, 2.0));
+  const double rate = surprise > 0 ? kRateUp : surprise > kFarBelow ? kRateDown : kRateHeal;
+  const double move = rate * surprise;
   double fresh = 0;  // points' worth of freshness: the nearness to `rows` alone adds up to 1
   for (size_t i = 0; i < stale_.size(); ++i) {
     stale_[i] = (1 - Nearness(i, rows)) * (stale_[i] + kForget * (1 - stale_[i]));
     fresh += 1 - stale_[i];
   }
+  // What was out of sight goes where the points in sight go, each of which is heard as often as it is seen.
+  // It must not follow the surprises themselves: they are a little above nought for ever, since points settle
+  // near the cheapest steps, and widths that are not run would look dearer from step to step.
   for (size_t i = 0; i < estimates_.size(); ++i) {
-    // Only what was long out of sight falls as fast as the point beside the step: a fresh point knows better.
-    const double near = Nearness(i, rows), far = stale_[i] / fresh;
-    const double move = near >= far || stale_[i] > 0.9 ? rate * std::max(near, far) : kRateUp * far;
-    estimates_[i].ms *= 1 + move * surprise;
+    const double follow = stale_[i] > kOutOfSight ? 1 / fresh : 0;
+    estimates_[i].ms *= std::exp(move * std::max(Nearness(i, rows), follow));
   }
   points_ = estimates_;
   MakePlausible(&points_);

@@ -40,9 +40,9 @@ class CostTable {
   const std::vector<Point>& points() const { return points_; }
 
   // A step of `rows` rows took `ms`, DepthMs not counted. The points beside it follow by nearness, fast where
-  // it was cheaper (nothing but the pass itself can make it so) and slowly where it was dearer; an outlier
-  // counts little. Points no recent step came near follow the mean movement of the others: a table measured
-  // on a busy machine gets its level right everywhere, though only some widths are run.
+  // it was far cheaper (nothing but the pass itself can make it so), else slowly; an outlier counts little.
+  // Points no recent step came near go where these go: a table measured on a busy machine gets its level
+  // right everywhere, though only some widths are run.
   void Observe(int rows, double ms);
 
   // The factors, 1 or more, by which the points that moved most have risen and fallen since the table was

@@ -147,7 +147,7 @@ class Engine {
   void TrimByCost();
   void FillCapacity(StepShape shape);
   void TrimToBlocks();
-  int TrialLength(const Slot& slot);
+  int TrialLength(const Slot& slot, const StepShape& step);
   int Confident(const Sequence& sequence) const;
   void Learn(const Slot& slot, std::span<const int32_t> committed);
 

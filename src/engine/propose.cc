@@ -253,13 +253,13 @@ int Engine::Confident(const Sequence& sequence) const {
 
 // Drafts that are verified though it does not seem to pay. Only verification tells how a sampled draft fares;
 // and costs measured in a bad moment are found out by a few rows now and then.
-int Engine::TrialLength(const Slot& slot) {
+int Engine::TrialLength(const Slot& slot, const StepShape& step) {
   constexpr int kTrial = 3;
   Sequence& sequence = *slot.sequence;
   if (sequence.proposal.size() == 0) return 0;
   if (sequence.proposal.sampled()) return slot.probes ? 1 : 0;
   const int rows = std::min(kTrial, sequence.proposal.size());
-  const double price = costs_.Ms(1 + rows) - costs_.Ms(1);
+  const double price = costs_.Ms(step.base_rows + rows) - costs_.Ms(step.base_rows);
   if (!sequence.trial_backoff.Due() || !trial_credit_.Spend(price)) return 0;
   sequence.trial_backoff.Tried();
   return rows;
@@ -289,7 +289,7 @@ void Engine::TrimByCost() {
     int length = (candidate++)->length;
     if (length > 0) slot.sequence->trial_backoff.Reset();
     if (length == 0 && spare > 0) {
-      length = std::min(spare, TrialLength(slot));
+      length = std::min(spare, TrialLength(slot, shape));
       spare -= length;
     }
     slot.sequence->proposal.Trim(length);
