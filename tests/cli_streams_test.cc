@@ -17,6 +17,26 @@ namespace {
 
 using testing::HasSubstr;
 
+// Both ends of a pseudo-terminal.
+class Terminal {
+ public:
+  Terminal() : master_(posix_openpt(O_RDWR | O_NOCTTY)) {
+    EXPECT_TRUE(master_ >= 0 && grantpt(master_) == 0 && unlockpt(master_) == 0);
+    name_ = ptsname(master_);
+    held_ = open(name_.c_str(), O_RDWR | O_NOCTTY);  // what is typed before the child opens it is not lost
+  }
+  Terminal(const Terminal&) = delete;
+  ~Terminal() { close(held_), close(master_); }
+  const std::string& name() const { return name_; }
+  void Type(std::string_view keys) const {
+    EXPECT_EQ(write(master_, keys.data(), keys.size()), ssize_t(keys.size()));
+  }
+
+ private:
+  int master_, held_ = -1;
+  std::string name_;
+};
+
 class CliStreams : public Cli {
  protected:
   // A model whose reply can go on for seconds.
@@ -30,6 +50,14 @@ class CliStreams : public Cli {
       return std::stoull(line.substr(7), nullptr, 16) >> (SIGINT - 1) & 1;
     }
     return false;
+  }
+
+  // How often `text` stands in what the program said on stderr.
+  int Messages(std::string_view text) const {
+    const std::string err = ReadFile(Path("err"));
+    int count = 0;
+    for (size_t at = err.find(text); at != std::string::npos; at = err.find(text, at + text.size())) ++count;
+    return count;
   }
 
   bool SomeOutput() const {
@@ -66,20 +94,34 @@ TEST_F(CliStreams, CtrlCWhileThePromptIsRead) {
 
 TEST_F(CliStreams, CtrlCWhileAChatLoadsOrWaits) {
   SKIP_WHERE_SIGNALS_WAIT();
-  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
-  ASSERT_GE(terminal, 0);
-  ASSERT_EQ(grantpt(terminal), 0);
-  ASSERT_EQ(unlockpt(terminal), 0);
-  const std::string name = ptsname(terminal);
+  const Terminal terminal;
   for (const bool waits : {false, true}) {
-    const pid_t child = Start({"run", "-m", model_}, name, Path("out"));
-    ASSERT_TRUE(WaitUntil([&] {
-      return waits ? ReadFile(Path("err")).find("> ") != std::string::npos : HandlesInterrupt(child);
-    }));
+    const pid_t child = Start({"run", "-m", model_}, terminal.name(), Path("out"));
+    ASSERT_TRUE(WaitUntil([&] { return waits ? Messages("> ") == 1 : HandlesInterrupt(child); }));
     kill(child, SIGINT);
     EXPECT_EQ(Finish(child).exit_code, 130) << (waits ? "at the prompt" : "while loading");
   }
-  close(terminal);
+}
+
+// Turns beyond what the context holds: the oldest are forgotten, and nothing ends.
+TEST_F(CliStreams, AChatOutgrowsItsContext) {
+  const Terminal terminal;
+  const pid_t child =
+      Start({"run", "-m", model_, "-c", "128", "-n", "24", "--ignore-eos", "--isa", "reference"},
+            terminal.name(), Path("out"));
+  for (int turn = 0; turn < 6; ++turn) {
+    ASSERT_TRUE(WaitUntil([&] { return Messages("> ") == turn + 1; })) << ReadFile(Path("err"));
+    terminal.Type("one two three\n");
+  }
+  ASSERT_TRUE(WaitUntil([&] { return Messages("> ") == 7; })) << ReadFile(Path("err"));
+  terminal.Type("  \n");  // nothing said
+  ASSERT_TRUE(WaitUntil([&] { return Messages("> ") == 8; })) << ReadFile(Path("err"));
+  terminal.Type("\x04");  // Ctrl-D
+  const Outcome outcome = Finish(child);
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(Messages("[24 tokens"), 6) << outcome.err;
+  EXPECT_EQ(Messages(", load "), 1) << "loading is the first reply's";
+  EXPECT_GE(Messages("[the context of 128 tokens is full"), 2) << outcome.err;
 }
 
 TEST_F(CliStreams, LostOutputIsOneLineAndExit1) {

@@ -162,14 +162,15 @@ std::string DrafterNames(const Session& session) {
   return names;
 }
 
-void PrintStats(const Session& session, const Reply& reply, bool per_position) {
+// `first`: of the session, whose time to load is part of it.
+void PrintStats(const Session& session, const Reply& reply, bool per_position, bool first = true) {
   const SequenceStats& s = reply.stats;
   PrintMessage(
-      "\n[{} tokens, {:.1f} tok/s, {:.2f} tokens a pass (drafts: {}), prompt {} tokens in {:.0f} ms, load "
-      "{:.0f} ms, {}{}]\n",
+      "\n[{} tokens, {:.1f} tok/s, {:.2f} tokens a pass (drafts: {}), prompt {} tokens in {:.0f} ms, "
+      "{}{}{}]\n",
       s.completion_tokens, DecodeRate(s), s.Tau(), DrafterNames(session), s.prompt_tokens, s.prompt_ms,
-      session.load_ms, reply.seed ? fmt::format("seed {}, ", *reply.seed) : "",
-      FinishReasonName(reply.finish));
+      first ? fmt::format("load {:.0f} ms, ", session.load_ms) : "",
+      reply.seed ? fmt::format("seed {}, ", *reply.seed) : "", FinishReasonName(reply.finish));
   if (!per_position) return;
   const double percent = s.decode_ms > 0 ? 100 / s.decode_ms : 0;
   PrintMessage("rounds {}, drafted {}, accepted {}, verify rate {:.2f}\n", s.rounds, s.drafted, s.accepted,
@@ -237,19 +238,47 @@ Result<int> RunOnce(Session& session, const RunOptions& options) {
   return reply.finish == FinishReason::kCancelled ? kExitInterrupted : kExitOk;
 }
 
-// Reads lines until end of input. Ctrl-C ends the reply, at the prompt it ends the chat. A turn that does not
-// fit any more is an error of that turn: the history stays as it was.
+// The conversation's tokens. Its oldest turns are forgotten, and the user told, once less than a quarter of
+// the context would be left for the reply; what the system says stays, and so does the last question.
+Result<std::vector<int32_t>> ChatTokensThatFit(const Session& session, const RunOptions& options,
+                                               std::vector<ChatMessage>* messages) {
+  const int context = session.target->limits().max_context;
+  const int room = context - std::min(options.max_tokens, context / 4);
+  const size_t first = options.system.empty() ? 0 : 1;
+  int forgotten = 0;
+  while (true) {
+    DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, ChatTokens(session, options, *messages));
+    if (int(tokens.size()) <= room || messages->size() < first + 3) {
+      if (forgotten > 0)
+        PrintMessage("[the context of {} tokens is full: the oldest {} forgotten; -c sets its size]\n",
+                     context, forgotten == 1 ? "turn is" : fmt::format("{} turns are", forgotten));
+      return tokens;
+    }
+    messages->erase(messages->begin() + std::ptrdiff_t(first), messages->begin() + std::ptrdiff_t(first) + 2);
+    ++forgotten;
+  }
+}
+
+// The next line that says something. False: there is none.
+bool ReadTurn(std::string* line) {
+  do {
+    WriteMessage("\n> ");
+    if (!std::getline(std::cin, *line)) return false;
+  } while (line->find_first_not_of(" \t\r") == std::string::npos);
+  return true;
+}
+
+// Reads lines until end of input. Ctrl-C ends the reply, at the prompt it ends the chat. A turn that cannot
+// be answered is an error of that turn: the history stays as it was.
 Result<int> Chat(Session& session, const RunOptions& options) {
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
-  PrintMessage("Chat with {}. An empty line or Ctrl-D ends it, Ctrl-C stops a reply.\n",
+  PrintMessage("Chat with {}. Ctrl-C stops a reply, Ctrl-D ends the chat.\n",
                std::filesystem::path(session.model_path).stem().string());
-  while (true) {
-    WriteMessage("\n> ");
-    std::string line;
-    if (!std::getline(std::cin, line) || line.empty()) return kExitOk;
+  bool first = true;
+  for (std::string line; ReadTurn(&line); first = false) {
     messages.push_back({"user", line});
-    DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, ChatTokens(session, options, messages));
+    DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, ChatTokensThatFit(session, options, &messages));
     DSPARK_ASSIGN_OR_RETURN(Request request, MakeRequest(options, std::move(prompt)));
     const uint64_t seed = request.seed;
     const auto id = session.engine->Submit(std::move(request));
@@ -262,9 +291,10 @@ Result<int> Chat(Session& session, const RunOptions& options) {
     if (options.sampling.temperature > 0) reply.seed = seed;
     WriteOutput("\n");
     DSPARK_RETURN_IF_ERROR(FlushOutput());
-    PrintStats(session, reply, options.stats);
+    PrintStats(session, reply, options.stats, first);
     messages.push_back({"assistant", reply.text});
   }
+  return kExitOk;
 }
 
 bool IsChat(const RunOptions& options) {

@@ -97,8 +97,9 @@ std::string DescribeLoad(const std::vector<LoadLevel>& levels, int repeat) {
   std::string text;
   for (const LoadLevel& level : levels) {
     if (!text.empty()) text += ", ";
-    text += level.concurrency > 0 ? fmt::format("{} streams", level.concurrency)
-                                  : fmt::format("{:.3g} requests a second", level.per_second);
+    text += level.concurrency > 0
+                ? fmt::format("{} stream{}", level.concurrency, level.concurrency == 1 ? "" : "s")
+                : fmt::format("{:.3g} requests a second", level.per_second);
   }
   return text + (repeat > 1 ? fmt::format("; {} times, policies in turn", repeat) : "");
 }

@@ -137,9 +137,9 @@ std::string DrafterTable(const EvalResults& r) {
     html += "<tr>" + TextCell(drafter.name) +
             TextCell(t.kind + (t.with_lookup ? ", free drafts beside it" : "")) +
             TextCell(t.layers ? std::to_string(t.layers) : "–") + TextCell(std::to_string(t.block)) +
-            TextCell(!t.confidence            ? "no"
-                     : t.temperatures.empty() ? "not calibrated"
-                                              : "calibrated") +
+            TextCell(!t.confidence || t.layers == 0 ? "no"
+                     : t.temperatures.empty()       ? "not calibrated"
+                                                    : "calibrated") +
             TextCell(drafter.path) + "</tr>";
   }
   return html + "</tbody></table></div>\n";
