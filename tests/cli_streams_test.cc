@@ -124,6 +124,34 @@ TEST_F(CliStreams, AChatOutgrowsItsContext) {
   EXPECT_GE(Messages("[the context of 128 tokens is full"), 2) << outcome.err;
 }
 
+// It is said, and what was talked about before is not lost for it; nor is the time to load, which comes with
+// the first reply.
+TEST_F(CliStreams, AQuestionLongerThanTheContextForgetsNothing) {
+  const Terminal terminal;
+  const pid_t child =
+      Start({"run", "-m", model_, "-c", "128", "-n", "8", "--ignore-eos", "--isa", "reference"},
+            terminal.name(), Path("out"));
+  const std::string too_long = std::string(400, 'x') + "\n";
+  int turn = 0;
+  for (const std::string& line : {too_long, std::string("one\n"), std::string("two\n"), too_long,
+                                  std::string("three\n"), std::string("\x04")}) {
+    ASSERT_TRUE(WaitUntil([&] { return Messages("> ") == turn + 1; })) << ReadFile(Path("err"));
+    terminal.Type(line);
+    ++turn;
+  }
+  const Outcome outcome = Finish(child);
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(Messages("the context holds 128; shorten it or raise --ctx\n"), 2) << outcome.err;
+  EXPECT_EQ(Messages("forgotten"), 0) << outcome.err;
+  EXPECT_EQ(Messages(", load "), 1) << outcome.err;
+  EXPECT_LT(outcome.err.find("holds 128"), outcome.err.find(", load "));
+  std::vector<int> prompts;
+  for (size_t at = 0; (at = outcome.err.find(", prompt ", at)) != std::string::npos; at += 9)
+    prompts.push_back(std::stoi(outcome.err.substr(at + 9)));
+  ASSERT_EQ(prompts.size(), 3u) << outcome.err;
+  EXPECT_LT(prompts[1], prompts[2]) << "the third question still has what was said before it";
+}
+
 TEST_F(CliStreams, LostOutputIsOneLineAndExit1) {
   const std::vector<std::vector<std::string>> commands = {
       {"run", "-m", model_, "hello", "-n", "20"},

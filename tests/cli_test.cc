@@ -231,7 +231,7 @@ TEST_F(Cli, MoreContextThanTheModelOrTheMachineHas) {
                                                .max_context = 1 << 20});
   const Outcome run = Run({"run", "-m", wide, "-c", "1048576", "hi"});
   ExpectOneLine(run, 1, "K/V 274.9 GB");
-  EXPECT_THAT(run.err, AllOf(HasSubstr("needed at context 1048576 (weights"), HasSubstr("; use -c ")));
+  EXPECT_THAT(run.err, AllOf(HasSubstr("needed at context 1048576 (weights"), HasSubstr("; use --ctx ")));
   const json plan = json::parse(Run({"info", wide, "-c", "1048576", "--json"}).out)["memory"];
   EXPECT_NEAR(plan["kv_mb"], 274878, 1);
   EXPECT_GT(plan["workspace_mb"], 274878) << "the rope table alone";

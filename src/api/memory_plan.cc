@@ -97,7 +97,7 @@ Status CheckMemory(const ModelFiles& files, const TargetLimits& limits, const Kv
     shorter.max_context = context;
     DSPARK_ASSIGN_OR_RETURN(const MemoryPlan smaller, PlanMemory(files, shorter, need, threads, source));
     if (!fits(smaller)) continue;
-    cure = fmt::format("use -c {} or less", context);
+    cure = fmt::format("use --ctx {} or less", context);
     break;
   }
   return MakeError(

@@ -60,8 +60,8 @@ TEST(MemoryPlan, RefusesWhatTheMachineDoesNotHave) {
   const auto check = [&](double machine) { return CheckMemory(model.files, limits, 1, 2, {}, machine); };
   EXPECT_TRUE(check(whole).ok());
   EXPECT_TRUE(check(INFINITY).ok());
-  EXPECT_THAT(check(whole - 1).error().text, HasSubstr("; use -c 524288 or less"));
-  EXPECT_THAT(check(half - 1).error().text, HasSubstr("; use -c 262144 or less"));
+  EXPECT_THAT(check(whole - 1).error().text, HasSubstr("; use --ctx 524288 or less"));
+  EXPECT_THAT(check(half - 1).error().text, HasSubstr("; use --ctx 262144 or less"));
   EXPECT_THAT(check(1e5).error().text, HasSubstr("this machine has 0.1 MB; take a smaller model"));
 }
 

@@ -238,7 +238,7 @@ Result<int> RunHere(Bench bench) {
   results.model = session->files.config.name.empty() ? session->model_path : session->files.config.name;
   results.machine =
       fmt::format("{}, {}, {} threads", CpuName(), IsaName(session->pool->isa()), session->pool->threads());
-  results.drafter = session->drafter ? options.session.draft.draft : "none";
+  results.drafter = ShortDrafterNames(*session);
   return Report(bench, std::move(results), &profile);
 }
 
@@ -287,6 +287,10 @@ Command AddBenchServe(CLI::App& app) {
       throw CLI::ValidationError("no prompts to ask",
                                  "give --suite FILE or --suites DIR (bench serve --help)");
   });
+  app.footer(
+      "\nExamples:\n"
+      "  dspark bench serve --suite prompts.jsonl --html load.html\n"
+      "  dspark bench serve --url http://127.0.0.1:8000 --suite prompts.jsonl");
   return [options] { return Run(*options); };
 }
 

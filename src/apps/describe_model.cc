@@ -8,6 +8,13 @@
 
 namespace dspark {
 
+std::string ShortDrafterNames(const Session& session) {
+  std::string names;
+  for (const std::string& part : DraftParts(session.drafter_names))
+    names += (names.empty() ? "" : ", ") + std::filesystem::path(part).filename().string();
+  return names;
+}
+
 ServedModel DescribeModel(const Session& session, const std::string& name) {
   const ModelConfig& config = session.files.config;
   ServedModel model{.name = name,

@@ -12,6 +12,7 @@
 
 #include "api/session.h"
 #include "apps/commands.h"
+#include "apps/describe_model.h"
 #include "apps/flags.h"
 #include "apps/output.h"
 #include "apps/session_flags.h"
@@ -154,21 +155,13 @@ double DecodeRate(const SequenceStats& stats) {
 
 double Share(int part, int whole) { return whole ? double(part) / whole : 0; }
 
-// What proposed, without folders.
-std::string DrafterNames(const Session& session) {
-  std::string names;
-  for (const std::string& part : DraftParts(session.drafter_names))
-    names += (names.empty() ? "" : ", ") + std::filesystem::path(part).filename().string();
-  return names;
-}
-
 // `first`: of the session, whose time to load is part of it.
 void PrintStats(const Session& session, const Reply& reply, bool per_position, bool first = true) {
   const SequenceStats& s = reply.stats;
   PrintMessage(
       "\n[{} tokens, {:.1f} tok/s, {:.2f} tokens a pass (drafts: {}), prompt {} tokens in {:.0f} ms, "
       "{}{}{}]\n",
-      s.completion_tokens, DecodeRate(s), s.Tau(), DrafterNames(session), s.prompt_tokens, s.prompt_ms,
+      s.completion_tokens, DecodeRate(s), s.Tau(), ShortDrafterNames(session), s.prompt_tokens, s.prompt_ms,
       first ? fmt::format("load {:.0f} ms, ", session.load_ms) : "",
       reply.seed ? fmt::format("seed {}, ", *reply.seed) : "", FinishReasonName(reply.finish));
   if (!per_position) return;
@@ -238,25 +231,25 @@ Result<int> RunOnce(Session& session, const RunOptions& options) {
   return reply.finish == FinishReason::kCancelled ? kExitInterrupted : kExitOk;
 }
 
-// The conversation's tokens. Its oldest turns are forgotten, and the user told, once less than a quarter of
-// the context would be left for the reply; what the system says stays, and so does the last question.
+// The conversation's tokens. Its oldest turns are taken off once less than a quarter of the context would be
+// left for the reply, `*forgotten` of them; what the system says stays, and so does the last question,
+// however long it is.
 Result<std::vector<int32_t>> ChatTokensThatFit(const Session& session, const RunOptions& options,
-                                               std::vector<ChatMessage>* messages) {
+                                               std::vector<ChatMessage>* messages, int* forgotten) {
   const int context = session.target->limits().max_context;
   const int room = context - std::min(options.max_tokens, context / 4);
   const size_t first = options.system.empty() ? 0 : 1;
-  int forgotten = 0;
-  while (true) {
+  for (*forgotten = 0;; ++*forgotten) {
     DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, ChatTokens(session, options, *messages));
-    if (int(tokens.size()) <= room || messages->size() < first + 3) {
-      if (forgotten > 0)
-        PrintMessage("[the context of {} tokens is full: the oldest {} forgotten; -c sets its size]\n",
-                     context, forgotten == 1 ? "turn is" : fmt::format("{} turns are", forgotten));
-      return tokens;
-    }
+    if (int(tokens.size()) <= room || messages->size() < first + 3) return tokens;
     messages->erase(messages->begin() + std::ptrdiff_t(first), messages->begin() + std::ptrdiff_t(first) + 2);
-    ++forgotten;
   }
+}
+
+void SayForgotten(int turns, int context) {
+  if (turns == 0) return;
+  PrintMessage("[the context of {} tokens is full: the oldest {} forgotten; --ctx sets its size]\n", context,
+               turns == 1 ? "turn is" : fmt::format("{} turns are", turns));
 }
 
 // The next line that says something. False: there is none.
@@ -276,22 +269,27 @@ Result<int> Chat(Session& session, const RunOptions& options) {
   PrintMessage("Chat with {}. Ctrl-C stops a reply, Ctrl-D ends the chat.\n",
                std::filesystem::path(session.model_path).stem().string());
   bool first = true;
-  for (std::string line; ReadTurn(&line); first = false) {
-    messages.push_back({"user", line});
-    DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, ChatTokensThatFit(session, options, &messages));
+  for (std::string line; ReadTurn(&line);) {
+    std::vector<ChatMessage> asked = messages;
+    asked.push_back({"user", line});
+    int forgotten = 0;
+    DSPARK_ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
+                            ChatTokensThatFit(session, options, &asked, &forgotten));
     DSPARK_ASSIGN_OR_RETURN(Request request, MakeRequest(options, std::move(prompt)));
     const uint64_t seed = request.seed;
     const auto id = session.engine->Submit(std::move(request));
     if (!id) {
       PrintMessage("dspark: {}\n", id.error().text);
-      messages.pop_back();
       continue;
     }
+    SayForgotten(forgotten, session.target->limits().max_context);
+    messages = std::move(asked);
     DSPARK_ASSIGN_OR_RETURN(Reply reply, Generate(session, *id, options));
     if (options.sampling.temperature > 0) reply.seed = seed;
     WriteOutput("\n");
     DSPARK_RETURN_IF_ERROR(FlushOutput());
     PrintStats(session, reply, options.stats, first);
+    first = false;
     messages.push_back({"assistant", reply.text});
   }
   return kExitOk;
@@ -364,6 +362,11 @@ Command AddRun(CLI::App& app) {
   app.add_flag("--stats", o.stats, "Statistics per draft position");
   logprobs->needs(app.add_flag("--json", o.json, "One JSON object instead of streaming"));
   app.final_callback([options] { CheckTogether(*options); });
+  app.footer(
+      "\nExamples:\n"
+      "  dspark run \"Why is the sky blue?\"\n"
+      "  dspark run -m model.gguf -md lookup,table.gguf --temp 0.7 --stats < prompt.txt\n"
+      "  dspark run --system \"Answer in one line.\"    a chat in the terminal");
   return [options] { return Run(*options); };
 }
 
