@@ -60,6 +60,8 @@ TEST_F(CliNgram, ATableDraftsAndChangesNothing) {
       EXPECT_EQ(reply["tokens"], plain["tokens"]) << draft;
     }
   }
+  ExpectOneLine(Run({"run", "-m", model_, "hi", "-md", "lookup," + table, "--no-lookup"}), 2,
+                "asks for lookup; leave one of them out");
   const json alone = Reply({"-md", table, "--no-lookup", "--policy", "fixed:3"});
   EXPECT_EQ(alone["tokens"], plain["tokens"]);
   EXPECT_GT(alone["timings"]["accepted"], 5);
@@ -77,6 +79,12 @@ TEST_F(CliNgram, TheSameDataGiveTheSameFileOfTheSizeAskedFor) {
   const json info = json::parse(Run({"info", Path("table.gguf"), "--json"}).out);
   EXPECT_EQ(info["drafter"]["kind"], "counted table");
   EXPECT_EQ(info["drafter"]["order"], 4);
+  EXPECT_EQ(info["drafter"]["data"], "rows.jsonl, bad.jsonl: 40 conversations, 6140 answer tokens");
+  const std::string text = Run({"info", Path("table.gguf")}).out;
+  for (const char* part :
+       {"drafter: counted table of ", " contexts of up to 4 tokens, 0.0", "with 2 layers, of tokens ",
+        "\n  counted in rows.jsonl, bad.jsonl: 40 conversations, "})
+    EXPECT_THAT(text, HasSubstr(part));
   EXPECT_THAT(Run({"train", "--defaults", "kind=ngram"}).out, HasSubstr("\"size_mb\": 4.0"));
 }
 
@@ -112,12 +120,38 @@ TEST_F(CliNgram, WhatDoesNotFitIsOneLine) {
   ExpectOneLine(Run({"run", "-m", table, "hi"}), 1, "is a drafter, not a model; give it with -md");
   ExpectOneLine(Run({"calibrate", "-m", model_, "-md", table, "--in", Path("rows.jsonl")}), 1,
                 "there is nothing to calibrate");
+  ExpectOneLine(Run({"convert", table, Path("x.gguf")}), 1, "is a counted table, which has this one form");
+  for (const char* flag : {"train", "--defaults"}) {
+    std::vector<std::string> arguments{"train", "kind=foo", "target=" + model_};
+    if (flag[0] == '-') arguments.insert(arguments.begin() + 1, flag);
+    ExpectOneLine(Run(arguments), 2, "kind is \"foo\", expected one of dspark, dflash, eagle3, mtp, ngram");
+  }
   ExpectOneLine(Train({"out=x", "steps=3"}), 2, "key steps does nothing for kind ngram");
   ExpectOneLine(Train({"out=x", "order=9"}), 2, "order is 9, expected 1 to 8");
+  for (const char* order : {"4294967300", "18446744073709551620", "-4294967292", "2.0", "many"})
+    ExpectOneLine(Train({"out=x", std::string("order=") + order}), 2, "expected 1 to 8");
+  ExpectOneLine(Train({"out=x", "size_mb=1e9"}), 2, "size_mb is 1000000000.0, expected 0.001 to 1024");
+  ExpectOneLine(Train({"out=x", "data=rows.jsonl"}), 2, "data is \"rows.jsonl\", expected a list, such as");
   ExpectOneLine(Train({}), 2, "no out; give out=FILE");
   ExpectOneLine(Train({"out=x"}, Path("nowhere")), 1, "nowhere");
   ExpectOneLine(Run({"train", "kind=ngram", "target=" + model_, "data=[\"nowhere.jsonl\"]", "out=x"}), 1,
                 "nowhere.jsonl");
+}
+
+TEST_F(CliNgram, WhatIsReadIsNotReplaced) {
+  namespace fs = std::filesystem;
+  const std::string model = ReadFile(model_), rows = ReadFile(Path("rows.jsonl"));
+  fs::create_symlink(Path("bad.jsonl"), Path("link.gguf"));
+  fs::create_hard_link(model_, Path("same.gguf"));
+  fs::create_directories(Path("sub"));
+  for (const std::string& out :
+       {model_, Path("sub/../rows.jsonl"), Path("link.gguf"), Path("same.gguf"), Path("bad.jsonl")})
+    ExpectOneLine(Train({"out=" + out}), 1, out + ": is read and written at once; give out another name");
+  EXPECT_EQ(ReadFile(model_), model);
+  EXPECT_EQ(ReadFile(Path("rows.jsonl")), rows);
+  fs::create_directories(Path("form"));
+  WriteFile(Path("form/config.json"), "{}");
+  ExpectOneLine(Train({"out=" + Path("form/config.json")}, Path("form")), 1, "is read and written at once");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "apps/write_drafter.h"
 #include "load/gguf.h"
 #include "load/model_files.h"
+#include "load/ngram_file.h"
 
 namespace dspark {
 namespace {
@@ -41,6 +42,8 @@ TensorType TypeOf(const ConvertOptions& options) {
 }
 
 Result<int> Run(const ConvertOptions& options) {
+  if (LooksLikeNgramFile(options.in))
+    return MakeError("{}: is a counted table, which has this one form; -md takes it as it is", options.in);
   DSPARK_ASSIGN_OR_RETURN(const DrafterFiles drafter, OpenDrafter(options.in));
   DrafterWriteOptions write{
       .type = TypeOf(options), .with_embedding = options.with_embedding, .with_head = options.with_head};
@@ -78,6 +81,10 @@ Command AddConvert(CLI::App& app) {
   app.add_flag("--with-embedding", options->with_embedding, "Store the embedding in a GGUF in any case");
   app.add_flag("--with-head", options->with_head, "Store the head in a GGUF in any case");
   app.final_callback([options] { RequireOk(CheckMatrixType(TypeOf(*options), options->out)); });
+  app.footer(
+      "\nExamples:\n"
+      "  dspark convert drafter/step_latest drafter.gguf --target model.gguf --type q8_0\n"
+      "  dspark convert drafter.gguf directory --target model.gguf");
   return [options] { return Run(*options); };
 }
 

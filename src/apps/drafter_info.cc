@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "load/printable.h"
+
 namespace dspark {
 namespace {
 
@@ -74,10 +76,13 @@ std::string DescribeDrafter(const DrafterFiles& drafter) {
 
 std::string DescribeTable(const NgramFile& table) {
   const NgramConfig& c = table.config();
-  return fmt::format(
-      "drafter: counted table of {} contexts of up to {} tokens\n"
-      "  fits targets of width {} and vocabulary {} with {} layers\n",
-      table.entries(), c.order, c.target_width, c.vocab, c.target_layers);
+  std::string text = fmt::format(
+      "drafter: counted table of {} contexts of up to {} tokens, {:.2f} MB\n"
+      "  fits targets of width {} and vocabulary {} with {} layers{}\n",
+      table.entries(), c.order, double(NgramBytes(table.entries())) / 1e6, c.target_width, c.vocab,
+      c.target_layers, c.vocabulary.empty() ? "" : ", of tokens " + c.vocabulary);
+  if (!c.data.empty()) text += fmt::format("  counted in {}\n", Printable(c.data, 200));
+  return text;
 }
 
 nlohmann::json TableToJson(const NgramFile& table) {
@@ -85,7 +90,13 @@ nlohmann::json TableToJson(const NgramFile& table) {
   return {{"kind", "counted table"},
           {"contexts", table.entries()},
           {"order", c.order},
-          {"target", {{"d_model", c.target_width}, {"vocab", c.vocab}, {"layers", c.target_layers}}}};
+          {"bytes", NgramBytes(table.entries())},
+          {"data", c.data},
+          {"target",
+           {{"d_model", c.target_width},
+            {"vocab", c.vocab},
+            {"layers", c.target_layers},
+            {"vocabulary_id", c.vocabulary}}}};
 }
 
 nlohmann::json DrafterToJson(const DrafterFiles& drafter) {

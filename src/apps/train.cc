@@ -1,7 +1,9 @@
 // dspark train: counts a table drafter, or starts dspark-train, which alone links torch.
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -43,11 +45,23 @@ Result<int> StartTrainer(std::vector<std::string> arguments) {
   return MakeError("{}: cannot be started: {}", program, std::strerror(errno));
 }
 
+// Also where dspark-train, which knows all kinds but ngram, is not built. What is no text is its to report.
+Status CheckKind(const nlohmann::json& kind) {
+  constexpr std::string_view kKinds[] = {"dspark", "dflash", "eagle3", "mtp", "ngram"};
+  if (!kind.is_string() || std::ranges::count(kKinds, kind.get_ref<const std::string&>()) > 0) return {};
+  return MakeError("configuration: kind is {}, expected one of {}", kind.dump(), fmt::join(kKinds, ", "));
+}
+
 // What cannot be read is dspark-train's to report.
 Result<int> Run(std::vector<std::string> arguments) {
   const bool defaults = !arguments.empty() && arguments[0] == "--defaults";
   const auto keys = ReadJsonArguments({arguments.begin() + defaults, arguments.end()});
-  if (!keys || keys->value("kind", nlohmann::json()) != "ngram") return StartTrainer(std::move(arguments));
+  const nlohmann::json kind = keys ? keys->value("kind", nlohmann::json()) : nlohmann::json();
+  if (const Status known = CheckKind(kind); !known) {
+    PrintMessage("dspark train: {}\n", known.error().text);
+    return kExitUsage;
+  }
+  if (kind != "ngram") return StartTrainer(std::move(arguments));
   if (!defaults) return TrainNgram(*keys);
   PrintOutput("{}\n", NgramDefaults().dump(2));
   return kExitOk;

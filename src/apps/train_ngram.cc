@@ -1,5 +1,7 @@
 #include "apps/train_ngram.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <limits>
 
 #include "api/session.h"
@@ -18,21 +20,34 @@ struct NgramTraining {
   double size_mb = 4;  // of the file, at most
 };
 
-// One key's value. False: it has another type.
+constexpr double kLeastMb = 0.001, kMostMb = 1024;
+
+// One key's value. False: it is not of that type, or not in [low, high].
+bool Take(const nlohmann::json& value, std::string* into) {
+  if (value.is_string()) *into = value.get<std::string>();
+  return value.is_string();
+}
+
+bool Take(const nlohmann::json& value, std::vector<std::string>* into) {
+  const bool fits =
+      value.is_array() && std::ranges::all_of(value, [](const auto& v) { return v.is_string(); });
+  if (fits) *into = value.get<std::vector<std::string>>();
+  return fits;
+}
+
 template <class T>
-bool Take(const nlohmann::json& value, T* into) {
-  const bool fits = std::is_same_v<T, std::string> ? value.is_string()
-                    : std::is_same_v<T, int>       ? value.is_number_integer()
-                    : std::is_same_v<T, double>    ? value.is_number()
-                                                   : value.is_array();
-  if (!fits) return false;
-  if constexpr (std::is_same_v<T, std::vector<std::string>>) {
-    for (const nlohmann::json& file : value) {
-      if (!file.is_string()) return false;
-    }
-  }
-  *into = value.get<T>();
-  return true;
+bool Take(const nlohmann::json& value, double low, double high, T* into) {
+  if (std::is_integral_v<T> ? !value.is_number_integer() : !value.is_number()) return false;
+  const bool fits = value.get<double>() >= low && value.get<double>() <= high;
+  if (fits) *into = value.get<T>();
+  return fits;
+}
+
+std::string Expected(const std::string& key) {
+  if (key == "data") return "a list, such as 'data=[\"answers.jsonl\"]'";
+  if (key == "order") return fmt::format("1 to {}", kMaxNgramOrder);
+  if (key == "size_mb") return fmt::format("{} to {}", kLeastMb, kMostMb);
+  return "a text";
 }
 
 Result<NgramTraining> ParseKeys(const nlohmann::json& keys) {
@@ -44,24 +59,32 @@ Result<NgramTraining> ParseKeys(const nlohmann::json& keys) {
                        : key == "data"    ? Take(value, &t.data)
                        : key == "out"     ? Take(value, &t.out)
                        : key == "system"  ? Take(value, &t.system)
-                       : key == "order"   ? Take(value, &t.order)
-                       : key == "size_mb" ? Take(value, &t.size_mb)
+                       : key == "order"   ? Take(value, 1, kMaxNgramOrder, &t.order)
+                       : key == "size_mb" ? Take(value, kLeastMb, kMostMb, &t.size_mb)
                                           : false;
     if (taken) continue;
     if (!NgramDefaults().contains(key))
       return MakeError(
           "configuration: key {} does nothing for kind ngram; see dspark train --defaults kind=ngram", key);
-    return MakeError("configuration: {} cannot be {}{}", key, value.dump(),
-                     key == "data" ? "; give a list, such as 'data=[\"answers.jsonl\"]'" : "");
+    return MakeError("configuration: {} is {}, expected {}", key, value.dump(), Expected(key));
   }
   if (t.target.empty()) return MakeError("configuration: no target; give target=MODEL");
   if (t.data.empty()) return MakeError("configuration: no data; give data=[\"file.jsonl\"]");
   if (t.out.empty()) return MakeError("configuration: no out; give out=FILE");
-  if (t.order < 1 || t.order > kMaxNgramOrder)
-    return MakeError("configuration: order is {}, expected 1 to {}", t.order, kMaxNgramOrder);
-  if (!(t.size_mb >= 0.001 && t.size_mb <= 1024))
-    return MakeError("configuration: size_mb is {}, expected 0.001 to 1024", t.size_mb);
   return t;
+}
+
+// That the table replaces nothing that it is made of, by whatever path. `target`: a file or a directory.
+Status CheckNotRead(const NgramTraining& training, const std::string& target) {
+  std::error_code ignored;
+  std::vector<std::filesystem::path> read(training.data.begin(), training.data.end());
+  read.emplace_back(target);
+  for (const auto& file : std::filesystem::directory_iterator(target, ignored)) read.push_back(file.path());
+  for (const std::filesystem::path& file : read) {
+    if (std::filesystem::equivalent(file, training.out, ignored))
+      return MakeError("{}: is read and written at once; give out another name", training.out);
+  }
+  return {};
 }
 
 Result<NgramCorpus> ReadCorpus(const NgramTraining& training, const ModelFiles& target) {
@@ -85,6 +108,15 @@ Result<NgramCorpus> ReadCorpus(const NgramTraining& training, const ModelFiles& 
   return corpus;
 }
 
+// What was counted, as the file says it: names without folders, which are of one machine.
+std::string DataText(const NgramTraining& training, const NgramCorpus& corpus) {
+  std::string names;
+  for (const std::string& path : training.data)
+    names += (names.empty() ? "" : ", ") + std::filesystem::path(path).filename().string();
+  return fmt::format("{}: {} conversations, {} answer tokens", names, corpus.conversations(),
+                     corpus.answer_tokens());
+}
+
 }  // namespace
 
 nlohmann::ordered_json NgramDefaults() {
@@ -101,6 +133,7 @@ Result<int> TrainNgram(const nlohmann::json& keys) {
   }
   const NgramTraining& training = *parsed;
   DSPARK_ASSIGN_OR_RETURN(const std::string path, ResolveModel(training.target));
+  DSPARK_RETURN_IF_ERROR(CheckNotRead(training, path));
   DSPARK_ASSIGN_OR_RETURN(const ModelFiles target, OpenModel(path));
   DSPARK_ASSIGN_OR_RETURN(const NgramCorpus corpus, ReadCorpus(training, target));
   const NgramCounts table = CountNgrams(corpus, training.order, target.config.vocab,
@@ -113,7 +146,8 @@ Result<int> TrainNgram(const nlohmann::json& keys) {
                                          .vocab = target.config.vocab,
                                          .target_width = target.config.d_model,
                                          .target_layers = target.config.layers,
-                                         .vocabulary = VocabularyId(target.tokenizer.get())},
+                                         .vocabulary = VocabularyId(target.tokenizer.get()),
+                                         .data = DataText(training, corpus)},
                                         table.entries, training.out));
   PrintOutput("{}: {} of {} contexts, {:.2f} MB; {} conversations, {} answer tokens\n", training.out,
               table.entries.size(), table.contexts, double(NgramBytes(int64_t(table.entries.size()))) / 1e6,

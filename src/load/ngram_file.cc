@@ -39,6 +39,7 @@ GgufKeys KeysOf(const NgramConfig& config) {
   keys.U32(Key("target_hidden_size"), uint32_t(config.target_width));
   keys.U32(Key("target_block_count"), uint32_t(config.target_layers));
   keys.String(Key("vocabulary_id"), config.vocabulary);
+  if (!config.data.empty()) keys.String(Key("data"), config.data);
   return keys;
 }
 
@@ -50,6 +51,8 @@ Result<NgramConfig> ReadConfig(const Gguf& gguf) {
   DSPARK_ASSIGN_OR_RETURN(c.target_layers, GgufSize(gguf, Key("target_block_count")));
   DSPARK_ASSIGN_OR_RETURN(const std::string_view id, gguf.Get<std::string_view>(Key("vocabulary_id")));
   c.vocabulary = id;
+  DSPARK_ASSIGN_OR_RETURN(const std::string_view data, gguf.GetOr<std::string_view>(Key("data"), ""));
+  c.data = data;
   if (c.order >= 1 && c.order <= kMaxNgramOrder) return c;
   return MakeError("{}: contexts of {} tokens, expected 1 to {}; the file is damaged", gguf.path, c.order,
                    kMaxNgramOrder);

@@ -29,6 +29,7 @@ struct NgramConfig {
   int vocab = 0;
   int target_width = 0, target_layers = 0;
   std::string vocabulary;  // VocabularyId of its tokenizer; empty: it had none
+  std::string data{};      // what was counted, for people; empty: it is not said
 };
 
 struct NgramEntry {
