@@ -18,16 +18,33 @@ import urllib.request
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from serve_process import ServeProcess  # noqa: E402
 
-# Runs behind the page: sends a message once the model is known, and notes when the reply is in the charts. The
-# browser's clock is virtual, the server's is not: it stands still while something is fetched.
+# Runs behind the page once the model is known: stops a message before its first byte, starts a new chat while an
+# error's body is read, then sends a message and notes when the reply is in the charts. The browser's clock is
+# virtual, the server's is not: it stands still while something is fetched.
 DRIVER = """
 <script>
-(function drive() {
+function idle() { return reading === null && $("send").textContent === "Send" ? messages.length : "busy"; }
+function ask(text) { $("prompt").value = text; return send().catch(() => {}); }
+async function drive() {
   if (!model) return setTimeout(drive, 50);
-  $("prompt").value = "on on on on on on on on";
+  const notes = document.body.dataset, fetched = window.fetch;
+  const stopped = ask("never answered");
+  send();
+  await stopped;
+  notes.stopped = idle();
+  const json = async () => { $("fresh").click(); throw new DOMException("gone", "AbortError"); };
+  window.fetch = async () => ({ok: false, status: 400, json});
+  await ask("an error");
+  window.fetch = fetched;
+  notes.renewed = idle();
+  reading = null;
   $("tokens").value = "60";
-  send().then(() => fetch("/wait")).then(() => setTimeout(() => document.body.dataset.done = "yes", 2500));
-})();
+  await ask("on on on on on on on on");
+  notes.answered = idle();
+  await fetch("/wait");
+  setTimeout(() => notes.done = "yes", 2500);
+}
+drive();
 </script>
 """
 
@@ -46,7 +63,10 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             self.send_response(response.status)
             self.send_header("Content-Type", response.headers["Content-Type"])
             self.end_headers()
-        self.wfile.write(data + (DRIVER.encode() if self.path == "/" else b""))
+        try:
+            self.wfile.write(data + (DRIVER.encode() if self.path == "/" else b""))
+        except BrokenPipeError:
+            pass  # the page stopped reading
 
     def do_GET(self):
         if self.path == "/favicon.ico":
@@ -71,6 +91,9 @@ def chromium(browser, url, profile, *flags):
 
 def check_page(dom):
     assert 'data-done="yes"' in dom, "the reply did not end"
+    assert 'data-stopped="0"' in dom, "a message that was stopped before its answer stays in the history"
+    assert 'data-renewed="0"' in dom, "the page is stuck after a new chat in the midst of an error"
+    assert 'data-answered="2"' in dom, "the history is not a question and its answer"
     dom = dom.split("<script>")[0]  # what stands in its source is no proof
     assert "tokens a round" in dom, "no timings under the reply"
     turns = dom.split('class="turn"')
