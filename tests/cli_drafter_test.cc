@@ -84,7 +84,12 @@ TEST_F(CliDrafter, WhatDoesNotFitIsOneLine) {
     return Run(arguments);
   };
   ExpectOneLine(run({"-md", Path("nowhere")}), 1, "nowhere: no such file or directory; give a drafter's");
-  ExpectOneLine(run({"-md", target_}), 1, "tiny.gguf");
+  ExpectOneLine(run({"-md", target_}), 1, "tiny.gguf: is a model, not a drafter; give it with -m");
+  WriteFile(Path("notes.txt"), "some text");
+  ExpectOneLine(run({"-md", Path("notes.txt")}), 1, "notes.txt: neither a GGUF file nor a Hugging Face");
+  ExpectOneLine(Run({"run", "-m", Path("notes.txt"), "hi"}), 1, "notes.txt: neither a GGUF file nor");
+  std::filesystem::create_directories(Path("bare"));
+  ExpectOneLine(run({"-md", Path("bare")}), 1, "bare: no config.json in this directory; give a .gguf file");
   ExpectOneLine(Run({"run", "-m", dspark_, "--prompt-ids", "1", "--json"}), 1,
                 "dspark: is a drafter, not a model; give it with -md");
   const std::string folder = std::filesystem::path(target_).parent_path();

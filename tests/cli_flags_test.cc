@@ -45,7 +45,7 @@ const std::vector<BadFlags> kEval = {{"--max-prompts", {"0", "-1", "x"}},
                                      {"--temp", {"-1", "101", "nan"}},
                                      {"--seed", {"-1", "x", "99999999999999999999"}},
                                      {"--concurrency", {"0", "257", "x"}},
-                                     {"--draft", {"auto", "none", "name=none"}}};
+                                     {"--draft", {"auto", "none", "name=none", "lookup,none", "x.gguf,"}}};
 
 const std::vector<BadFlags> kBench = {{"--rows", {"0", "65", "1,x", ""}},
                                       {"--prefill", {"-1", "513", "x"}},
@@ -76,6 +76,12 @@ TEST_F(CliFlags, OfRun) {
                                              {"--prompt-ids", "1"},
                                              {"--draft-max", "2", "--policy", "fixed:3"},
                                              {"--no-lookup", "-md", "lookup"},
+                                             {"--no-lookup", "-md", "lookup,x.gguf"},
+                                             {"--draft", "x.gguf,none"},
+                                             {"--draft", "auto,x.gguf"},
+                                             {"--draft", "lookup,,x.gguf"},
+                                             {"--draft", "x.gguf,"},
+                                             {"--draft", ""},
                                              {"--draft-weights", "int8"}}) {
     std::vector<std::string> arguments = run;
     arguments.insert(arguments.end(), together.begin(), together.end());

@@ -64,8 +64,30 @@ Status AddDrafter(const std::string& path, const ModelFiles& target, DraftSource
     DSPARK_ASSIGN_OR_RETURN(source->table, NgramFile::Open(path));
     return CheckNgramFits(*source->table, target.config, target.tokenizer.get());
   }
-  DSPARK_ASSIGN_OR_RETURN(source->files, OpenDrafter(path));
+  auto opened = OpenDrafter(path);
+  if (!opened && OpenModel(path))
+    return MakeError("--draft {}: is a model, not a drafter; give it with -m", path);
+  DSPARK_ASSIGN_OR_RETURN(source->files, std::move(opened));
   return CheckDrafterFits(*source->files, target.config);
+}
+
+// A list of -md, part by part.
+Status CheckDraftList(const DraftOptions& options) {
+  for (const std::string& part : DraftParts(options.draft)) {
+    if (part.empty()) {
+      return MakeError(
+          "--draft \"{}\": a name in it is empty; give lookup, a drafter's file or directory, or "
+          "several with one comma between them",
+          options.draft);
+    }
+    if (part == "none" || part == "auto") {
+      return MakeError("--draft {}: {} stands alone; a list holds lookup and drafters' files or directories",
+                       options.draft, part);
+    }
+    if (part == "lookup" && options.no_lookup)
+      return MakeError("--no-lookup: --draft {} asks for lookup; leave one of them out", options.draft);
+  }
+  return {};
 }
 
 }  // namespace
@@ -76,7 +98,8 @@ Status CheckPolicy(const std::string& policy) {
 }
 
 Status CheckDraftFlags(const DraftOptions& options) {
-  if (IsPlain(options) || !OnlyLookup(options)) return {};
+  if (IsPlain(options)) return {};
+  if (!OnlyLookup(options)) return CheckDraftList(options);
   if (!options.weights.empty()) {
     return MakeError("--draft-weights {}: --draft {} has no weights; name a drafter's file or directory",
                      options.weights, options.draft);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "api/default_model.h"
 #include "apps/drafter_info.h"
 #include "apps/flags.h"
 #include "apps/output.h"
@@ -65,13 +66,50 @@ Result<std::vector<OpenedSource>> OpenSources(const EvalSessionOptions& options,
     const NamedDrafter named = Named(text);
     DraftOptions draft = options.session.draft;
     draft.draft = named.path;
-    draft.no_lookup = named.path != "lookup" && !options.with_lookup;
+    draft.no_lookup = !options.with_lookup && std::ranges::count(DraftParts(named.path), "lookup") == 0;
     if (named.path == "lookup") draft.weights.clear();  // of the others
     DSPARK_ASSIGN_OR_RETURN(DraftSource source, ChooseDraftSource(draft, target));
     if (options.uncalibrated && source.files) source.files->config.confidence_temperatures.clear();
     sources.push_back({named, std::move(source)});
   }
   return sources;
+}
+
+Result<std::unique_ptr<EvalSession>> Load(const EvalSessionOptions& options) {
+  auto eval = std::make_unique<EvalSession>();
+  // The drafters are opened first: what they tap and draft decides how large passes are.
+  DSPARK_ASSIGN_OR_RETURN(const std::string model, ResolveModel(options.session.model));
+  DSPARK_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(model));
+  DSPARK_ASSIGN_OR_RETURN(const std::vector<OpenedSource> sources, OpenSources(options, files));
+  SessionOptions plain = options.session;
+  plain.draft.no_spec = true;
+  for (const OpenedSource& opened : sources) {
+    plain.taps = std::max(plain.taps, opened.source.taps());
+    plain.logit_rows = std::max(plain.logit_rows, plain.sequences * (opened.source.max_drafts() + 1));
+  }
+  DSPARK_ASSIGN_OR_RETURN(eval->session, Session::Open(plain));
+  Session& session = *eval->session;
+  DSPARK_ASSIGN_OR_RETURN(const EngineOptions served,
+                          ChooseEngineOptions(options.session.draft, plain.sequences));
+  for (const OpenedSource& opened : sources) {
+    LoadedDrafter& loaded = eval->drafters.emplace_back();
+    loaded.name = opened.named.name;
+    loaded.path = opened.named.path;
+    DSPARK_ASSIGN_OR_RETURN(loaded.drafter,
+                            opened.source.Make(*session.target, *session.pool, plain.sequences));
+    loaded.candidate = {loaded.drafter.get(), TraitsOf(opened.source, *loaded.drafter), served};
+  }
+  auto encoder = ChatEncoder::Make(session.files);
+  if (!encoder) return MakeError("{}: {}", session.model_path, encoder.error().text);
+  eval->setting = std::make_unique<EvalSetting>(
+      EvalSetting{.target = *session.target,
+                  .blocks = *session.blocks,
+                  .tokenizer = session.files.tokenizer.get(),
+                  .encoder = *encoder,
+                  .costs = served.Adaptive() ? SessionCosts(session) : CostTable(),
+                  .rollout = options.rollout,
+                  .concurrency = plain.sequences});
+  return eval;
 }
 
 }  // namespace
@@ -108,45 +146,20 @@ Status CheckDrafterNames(const EvalSessionOptions& options) {
                        named.path);
     if (named.path == "auto" || named.path == "none")
       return MakeError("--draft {}: nothing to measure; give a drafter's file or directory, or lookup", text);
+    DraftOptions draft;
+    draft.draft = named.path;
+    DSPARK_RETURN_IF_ERROR(CheckDraftFlags(draft));
   }
   return {};
 }
 
 Result<std::unique_ptr<EvalSession>> EvalSession::Open(const EvalSessionOptions& options) {
-  auto eval = std::make_unique<EvalSession>();
-  // The drafters are opened first: what they tap and draft decides how large passes are.
-  DSPARK_ASSIGN_OR_RETURN(const std::string model, ResolveModel(options.session.model));
-  DSPARK_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(model));
-  DSPARK_ASSIGN_OR_RETURN(const std::vector<OpenedSource> sources, OpenSources(options, files));
-  SessionOptions plain = options.session;
-  plain.draft.no_spec = true;
-  for (const OpenedSource& opened : sources) {
-    plain.taps = std::max(plain.taps, opened.source.taps());
-    plain.logit_rows = std::max(plain.logit_rows, plain.sequences * (opened.source.max_drafts() + 1));
-  }
-  DSPARK_ASSIGN_OR_RETURN(eval->session, Session::Open(plain));
-  Session& session = *eval->session;
-  DSPARK_ASSIGN_OR_RETURN(const EngineOptions served,
-                          ChooseEngineOptions(options.session.draft, plain.sequences));
-  for (const OpenedSource& opened : sources) {
-    LoadedDrafter& loaded = eval->drafters.emplace_back();
-    loaded.name = opened.named.name;
-    loaded.path = opened.named.path;
-    DSPARK_ASSIGN_OR_RETURN(loaded.drafter,
-                            opened.source.Make(*session.target, *session.pool, plain.sequences));
-    loaded.candidate = {loaded.drafter.get(), TraitsOf(opened.source, *loaded.drafter), served};
-  }
-  auto encoder = ChatEncoder::Make(session.files);
-  if (!encoder) return MakeError("{}: {}", session.model_path, encoder.error().text);
-  eval->setting = std::make_unique<EvalSetting>(
-      EvalSetting{.target = *session.target,
-                  .blocks = *session.blocks,
-                  .tokenizer = session.files.tokenizer.get(),
-                  .encoder = *encoder,
-                  .costs = served.Adaptive() ? SessionCosts(session) : CostTable(),
-                  .rollout = options.rollout,
-                  .concurrency = plain.sequences});
-  return eval;
+  ProgressLine line;
+  const std::string& model = options.session.model;
+  line.Begin(fmt::format("loading {}", model.empty() ? DefaultModelPackage().name : model));
+  auto opened = Load(options);
+  line.Clear();  // also before an error
+  return opened;
 }
 
 std::vector<Candidate> EvalSession::Candidates() const {

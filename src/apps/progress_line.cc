@@ -28,6 +28,13 @@ void ProgressLine::Show(FunctionRef<std::string()> text) {
   PrintMessage("{}{}{}", terminal_ ? kBack : "", text(), terminal_ ? "" : "\n");
 }
 
+void ProgressLine::Begin(const std::string& text) {
+  if (!terminal_) return;
+  PrintMessage("{}{}", kBack, text);
+  shown_ = true;
+  shown_ms_ = Now();
+}
+
 void ProgressLine::Finish(const std::string& text) {
   PrintMessage("{}{}\n", terminal_ ? kBack : "", text);
   shown_ = false;

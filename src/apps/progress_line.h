@@ -18,6 +18,8 @@ class ProgressLine {
   // Shows `text`, one line without its newline, if the last one is half a second old on a terminal, half a
   // minute elsewhere. Asks for the text only then. The first one counts from the beginning.
   void Show(FunctionRef<std::string()> text);
+  // On a terminal: shows `text` at once, until the next one or Clear.
+  void Begin(const std::string& text);
   // Shows `text` at once, and stays.
   void Finish(const std::string& text);
   // On a terminal: takes the line away.

@@ -30,5 +30,16 @@ TEST(ProgressLine, IsKeptUpToDateOnATerminal) {
 
 TEST(ProgressLine, IsANewLineNowAndThenElsewhere) { EXPECT_EQ(Printed(false), "2 of 3\n"); }
 
+// What takes a while before there is any progress.
+TEST(ProgressLine, BeginsAtOnceOnATerminalAlone) {
+  for (const bool terminal : {true, false}) {
+    testing::internal::CaptureStderr();
+    ProgressLine line(terminal);
+    line.Begin("loading x");
+    line.Clear();
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), terminal ? "\r\x1b[Kloading x\r\x1b[K" : "");
+  }
+}
+
 }  // namespace
 }  // namespace dspark::test
