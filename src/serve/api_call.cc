@@ -76,14 +76,15 @@ void ApiCall::Add(ReplyEvent event) {
   if (event.event.finish != FinishReason::kNone) {
     --open_;
     const SequenceStats& stats = *event.event.stats;
-    record_.prompt_tokens += stats.prompt_tokens;
     record_.rounds += stats.rounds;
     record_.committed += stats.committed;
     record_.drafted += stats.drafted;
     record_.accepted += stats.accepted;
-    record_.outcome = FinishReasonName(event.event.finish);
   }
-  choices_[size_t(event.choice)].Add(std::move(event.event), header_.logprobs);
+  const bool ends = event.event.finish != FinishReason::kNone;
+  ReplyChoice& choice = choices_[size_t(event.choice)];
+  choice.Add(std::move(event.event), header_.logprobs);
+  if (ends) record_.outcome = FinishName(header_, choice);
 }
 
 // What a choice's end means for the call: nothing, unless it is none of OpenAI's.

@@ -117,6 +117,10 @@ std::optional<ApiError> CheckName(const ServedModel& model, const std::string& n
       .code = "model_not_found"};
 }
 
+std::string OutsideVocabulary(const ServedModel& model, const char* field, int32_t id) {
+  return fmt::format("{} has {}; the model's token ids end at {}", field, id, model.vocab - 1);
+}
+
 std::optional<ApiError> CheckServable(const ServedModel& model, const ApiRequest& request, int limit) {
   if (!request.model.empty()) {
     if (auto error = CheckName(model, request.model)) return error;
@@ -128,6 +132,10 @@ std::optional<ApiError> CheckServable(const ServedModel& model, const ApiRequest
                                "ask for fewer",
                                sequences, limit),
         .param = "n"};
+  }
+  for (const auto& [id, bias] : request.settings.sampling.logit_bias) {
+    if (id >= model.vocab)
+      return ApiError{.message = OutsideVocabulary(model, "logit_bias", id), .param = "logit_bias"};
   }
   return {};
 }
@@ -343,16 +351,20 @@ void HttpServer::Detokenize(const httplib::Request& request, httplib::Response& 
   if (const auto error = ParseDetokenize(request.body, &tokens)) return SendError(*error, response);
   if (!model_.tokenizer)
     return SendError({.message = "the model has no tokenizer", .code = "unsupported_value"}, response);
+  const int32_t most = tokens.empty() ? 0 : std::ranges::max(tokens);
+  if (most >= model_.vocab)
+    return SendError({.message = OutsideVocabulary(model_, "tokens", most), .param = "tokens"}, response);
   response.set_content(ordered_json{{"content", model_.tokenizer->Decode(tokens, false)}}.dump(), kJson);
 }
 
-// Error: the request was not taken.
+// Error: the request was not taken. `*prompt_tokens`: of all prompts, each once.
 std::optional<ApiError> HttpServer::Submit(ApiRequest& request, std::shared_ptr<ReplyStream>* stream,
-                                           httplib::Response& response) {
+                                           int* prompt_tokens, httplib::Response& response) {
   if (auto error = CheckServable(model_, request, loop_.limit())) return error;
   if (auto error = ConstrainReplies(model_.tokens, &request)) return error;
   std::vector<std::vector<int32_t>> prompts;
   if (auto error = EncodePrompts(model_, request, &prompts)) return error;
+  for (const std::vector<int32_t>& prompt : prompts) *prompt_tokens += int(prompt.size());
   EngineLoop::Outcome outcome = loop_.Submit(MakeSequences(model_, request, prompts, std::random_device{}()));
   if (const auto* refusal = std::get_if<Refusal>(&outcome)) {
     response.set_header("Retry-After", std::to_string(refusal->retry_after_s));
@@ -374,7 +386,7 @@ void HttpServer::Complete(Endpoint endpoint, const httplib::Request& http, httpl
   ApiRequest request;
   std::shared_ptr<ReplyStream> stream;
   auto error = ParseRequest(endpoint, http.body, &request);
-  if (!error) error = Submit(request, &stream, response);
+  if (!error) error = Submit(request, &stream, &record.prompt_tokens, response);
   if (error) {
     SendError(*error, response);
     record.status = error->status, record.outcome = error->code;

@@ -78,7 +78,7 @@ class HttpServer {
   void Detokenize(const httplib::Request& request, httplib::Response& response) const;
   void Complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response);
   std::optional<ApiError> Submit(ApiRequest& request, std::shared_ptr<ReplyStream>* stream,
-                                 httplib::Response& response);
+                                 int* prompt_tokens, httplib::Response& response);
 
   const ServerOptions options_;
   const ServedModel& model_;

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
-#include <spdlog/sinks/null_sink.h>
+#include <spdlog/sinks/base_sink.h>
 
 #include <atomic>
 #include <nlohmann/json.hpp>
@@ -28,6 +28,26 @@ const test::TinyModelOptions kLongContext{
     .shape = {.max_context = 8192}, .max_context = 8192, .blocks = 4096};
 constexpr int kLong = 8000;
 
+// Keeps what is logged.
+class LogSink : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  // How many lines hold all of `parts`.
+  int Count(const std::vector<std::string>& parts) {
+    const std::scoped_lock lock(mutex_);
+    return int(std::ranges::count_if(lines_, [&](const std::string& line) {
+      return std::ranges::all_of(parts,
+                                 [&](const std::string& part) { return line.find(part) != line.npos; });
+    }));
+  }
+
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    lines_.emplace_back(message.payload.data(), message.payload.size());
+  }
+  void flush_() override {}
+  std::vector<std::string> lines_;
+};
+
 struct Server {
   explicit Server(ServerOptions options = {}, int queue = 64, const test::TinyModelOptions& tiny = {})
       : model(tiny),
@@ -44,7 +64,8 @@ struct Server {
         metrics("tiny"),
         observers({&metrics, &history}),
         loop(engine, {.queue = queue}, &tally, &observers),
-        log(std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::null_sink_mt>())) {
+        lines(std::make_shared<LogSink>()),
+        log(std::make_shared<spdlog::logger>("test", lines)) {
     options.port = 0;
     options.keep_alive_s = 1;
     options.connections = 64;
@@ -75,6 +96,7 @@ struct Server {
   LoadHistory history;
   LoadObservers observers;
   EngineLoop loop;
+  std::shared_ptr<LogSink> lines;
   std::shared_ptr<spdlog::logger> log;
   std::unique_ptr<HttpServer> http;
   int port = 0;
@@ -269,6 +291,7 @@ TEST(HttpServer, RepliesCallTools) {
     EXPECT_EQ(streamed.text, "");
     EXPECT_EQ(streamed.finish, "tool_calls");
   }
+  EXPECT_TRUE(Soon([&] { return server.lines->Count({"status=200", " finish=tool_calls"}) == 4; }));
   const json free = server.Post(kChat, FormedChat({{"tools", kTools}}))["choices"][0];
   EXPECT_NE(free["finish_reason"], "tool_calls");
   EXPECT_FALSE(free["message"]["content"].get<std::string>().empty());
@@ -318,6 +341,16 @@ TEST(HttpServer, SaysWhatIsWrong) {
   bad(kCompletions, {{"prompt", {5, 295}}}, 400, "invalid_value");
   bad(kCompletions, {{"prompt", {5}}, {"logit_bias", {{"295", 1}}}}, 400, "invalid_value");
   bad(kCompletions, {{"prompt", {5}}, {"n", 100}}, 400, "invalid_value");
+  for (const char* bias : {R"({"295":1})", R"({"x":1})", R"({"5":"1"})", R"({"5":101})", "[5]"}) {
+    const json error = server.Post(kCompletions, {{"prompt", {5}}, {"logit_bias", json::parse(bias)}}, 400);
+    EXPECT_EQ(error["error"]["param"], "logit_bias") << bias;
+  }
+  for (const char* tokens :
+       {"[5,295]", "[-1]", "[2147483648]", "[1.5]", "[\"a\"]", "\"hello\"", "{}", "null"}) {
+    const json error = server.Post("/detokenize", {{"tokens", json::parse(tokens)}}, 400)["error"];
+    EXPECT_EQ(error["param"], "tokens") << tokens;
+    EXPECT_THAT(error["message"].get<std::string>(), testing::StartsWith("tokens ")) << tokens;
+  }
   bad("/nothing", json::object(), 404, "not_found");
   EXPECT_THAT(server.Post("/v1/nothing", {}, 404)["error"]["message"].get<std::string>(),
               testing::HasSubstr("POST /v1/chat/completions"));
@@ -431,8 +464,13 @@ TEST(HttpServer, RefusesWhenFullAndWhenDraining) {
 
 TEST(HttpServer, EndsWhatTakesTooLong) {
   Server server({.request_timeout_s = 0.02}, 64, kLongContext);
-  EXPECT_EQ(server.Post(kCompletions, Ask(1, kLong), 504)["error"]["code"], "timeout");
+  json ask = Ask(1, kLong);
+  ask["n"] = 2;
+  EXPECT_EQ(server.Post(kCompletions, ask, 504)["error"]["code"], "timeout");
   EXPECT_TRUE(Soon([&] { return server.loop.live() == 0; }));
+  EXPECT_TRUE(Soon([&] {
+    return server.lines->Count({"status=504 ", " prompt=11 ", " finish=timeout"}) == 1;
+  }));
 }
 
 // A client that goes away frees its sequences, streamed or not.
@@ -458,6 +496,10 @@ TEST(HttpServer, CancelsWhenTheClientLeaves) {
   }
   EXPECT_THAT(server.metrics.Text(),
               testing::HasSubstr("finished_reason=\"abort\",model_name=\"tiny\"} 16\n"));
+  for (int i = 0; i < 7; ++i) {  // the eighth prompt is as long as the first
+    const std::string prompt = fmt::format(" prompt={} ", 10 + i);
+    EXPECT_TRUE(Soon([&] { return server.lines->Count({"status=499 ", prompt}) == (i == 0 ? 4 : 2); })) << i;
+  }
   EXPECT_EQ(server.engine.load().used_blocks, 0);
 }
 

@@ -159,6 +159,10 @@ bool CountsForLogprobs(const Tokenizer* tokenizer, const TokenEvent& event) {
   return event.finish != FinishReason::kStop || !tokenizer || !tokenizer->IsSpecial(event.token);
 }
 
+const char* FinishName(const ReplyHeader& header, const ReplyChoice& choice) {
+  return FinishName(choice.finish, header.tool_calls && !ToolCallParser().Add(choice.text).calls.empty());
+}
+
 ApiError ShuttingDown() {
   return {.status = 503,
           .message = "the server is shutting down; send the request again later",

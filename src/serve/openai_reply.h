@@ -45,6 +45,9 @@ struct ReplyChoice {
 // An end token stands for no text: OpenAI's logprobs leave it out.
 bool CountsForLogprobs(const Tokenizer* tokenizer, const TokenEvent& event);
 
+// OpenAI's name of how a choice ended.
+const char* FinishName(const ReplyHeader& header, const ReplyChoice& choice);
+
 // {"error": {message, type, param, code}}.
 std::string ErrorBody(const ApiError& error);
 
