@@ -72,6 +72,15 @@ bool IsSameFile(const std::string& a, const std::string& b) {
          first.st_ino == second.st_ino;
 }
 
+// Nothing to do would leave an empty output.
+Status CheckNotEmpty(const std::string& path) {
+  DSPARK_ASSIGN_OR_RETURN(LineReader reader, LineReader::Open(path));
+  std::string line;
+  DSPARK_ASSIGN_OR_RETURN(const bool any, reader.Next(&line));
+  if (any) return {};
+  return MakeError("{}: holds no conversations; give JSON lines, one for each", path);
+}
+
 // One conversation under way.
 struct Walk {
   Row row;
@@ -252,6 +261,7 @@ Result<RegenerateProgress> Regenerate(const RegenerateOptions& options, ChatBack
       return MakeError("{}: is read and written at once; give --out another name", options.in);
     }
   }
+  DSPARK_RETURN_IF_ERROR(CheckNotEmpty(options.in));
   DSPARK_RETURN_IF_ERROR(CheckSettingsFile(options.out));  // before `out` is made
   DSPARK_ASSIGN_OR_RETURN(RegenerateLog log, RegenerateLog::Open(options.out));
   std::error_code ignored;

@@ -349,6 +349,19 @@ TEST_F(RegenerateTest, WhatCannotGoOnIsOneLine) {
   EXPECT_THAT(error(), HasSubstr("none/out.jsonl: cannot be written"));
 }
 
+TEST_F(RegenerateTest, AnEmptyInputLeavesNothingBehind) {
+  for (const char* text : {"", "\n \n"}) {
+    Write("in.jsonl", text);
+    EchoBackend backend;
+    const auto done = Run(backend);
+    ASSERT_FALSE(done.ok());
+    EXPECT_EQ(done.error().text,
+              Path("in.jsonl") + ": holds no conversations; give JSON lines, one for each");
+    for (const char* file : {"out.jsonl", "out_error.jsonl", "out_settings.json"})
+      EXPECT_FALSE(std::filesystem::exists(Path(file))) << file;
+  }
+}
+
 TEST_F(RegenerateTest, ABackendThatIsGoneEndsTheRun) {
   WriteMany(3);
   EchoBackend backend;
