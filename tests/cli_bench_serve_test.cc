@@ -8,7 +8,7 @@
 namespace dspark::test {
 namespace {
 
-using testing::HasSubstr;
+using testing::ContainsRegex, testing::HasSubstr;
 
 class CliBenchServe : public Cli {
  protected:
@@ -46,6 +46,7 @@ TEST_F(CliBenchServe, MeasuresPoliciesAndSimulatesThem) {
       EXPECT_EQ(point["verify_length"], 0);
     }
   }
+  EXPECT_THAT(ReadFile(Path("b.html")), ContainsRegex("<title>A server under load: .* with lookup</title>"));
   EXPECT_FALSE(json["profile"]["replies"].empty());
   EXPECT_FALSE(json["profile"]["ms_by_rows"].empty());
 
@@ -54,6 +55,7 @@ TEST_F(CliBenchServe, MeasuresPoliciesAndSimulatesThem) {
            "--sla", "0.01,1000000", "--max-users", "8", "--json", Path("s.json"), "--html", Path("s.html")});
   ASSERT_EQ(simulated.exit_code, 0) << simulated.err;
   EXPECT_EQ(XmlError(ReadFile(Path("s.html"))), "");
+  EXPECT_THAT(ReadFile(Path("s.html")), ContainsRegex("under load, simulated: .* with lookup</title>"));
   const nlohmann::json plan = Json("s.json");
   EXPECT_EQ(plan["points"].size(), 4u);
   EXPECT_EQ(plan["capacity"][0]["users"], 8);

@@ -74,7 +74,7 @@ TEST_F(CliEval, ReportsEverySuiteOfEveryDrafter) {
   EXPECT_EQ(suite["threshold_sweep"].size(), 20u);
   const std::string html = ReadFile(Path("out.html"));
   EXPECT_EQ(XmlError(html), "");
-  EXPECT_THAT(html, HasSubstr("mine"));
+  EXPECT_THAT(html, HasSubstr(" with lookup, mine</title>"));
   EXPECT_THAT(html, testing::Not(HasSubstr("nan")));
 }
 
@@ -168,6 +168,11 @@ TEST_F(CliEval, QuestionMarksAreExplainedWhereTheyAre) {
     ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
     const bool marked = outcome.out.find("?\n") != std::string::npos;
     EXPECT_EQ(marked, outcome.out.find("?: may be noise") != std::string::npos) << outcome.out;
+    std::istringstream rows(outcome.out);
+    for (std::string row; std::getline(rows, row);) {  // the speed-up and its median
+      if (!row.ends_with('?')) continue;
+      EXPECT_THAT(row, testing::ContainsRegex("[0-9]\\? +[0-9.]+\\?$"));
+    }
     EXPECT_TRUE(marked || suite != std::string("suites/own.jsonl")) << "one group proves nothing";
   }
 }

@@ -65,10 +65,11 @@ std::string Cell(double value, int width, int digits) {
 }
 
 void PrintRow(const std::string& drafter, const std::string& suite, int prompts, const Figures& f) {
-  PrintOutput("{:<16} {:<14} {:>5} {} {} {} {} {} {} {} {}{}\n", drafter, suite, prompts, Cell(f.tau, 6, 2),
+  const bool noise = MayBeNoise(f);
+  PrintOutput("{:<16} {:<14} {:>5} {} {} {} {} {} {} {}{} {}{}\n", drafter, suite, prompts, Cell(f.tau, 6, 2),
               Cell(f.verify_rate, 6, 2), Cell(f.drafts_per_round, 6, 2), Cell(f.served_tau, 8, 2),
               Cell(f.plain_tok_per_s, 9, 1), Cell(f.spec_tok_per_s, 9, 1), Cell(f.speedup, 8, 2),
-              Cell(f.median_speedup, 7, 2), MayBeNoise(f) ? "?" : "");
+              noise ? "?" : " ", Cell(f.median_speedup, 7, 2), noise ? "?" : "");
 }
 
 void PrintPositions(const char* what, const std::vector<double>& rates) {
@@ -82,7 +83,7 @@ void PrintTables(const EvalResults& results) {
       std::ranges::any_of(results.drafters, [](const DrafterResult& d) { return d.traits.with_lookup; });
   PrintOutput("{} prompts, {} answers; temperature {:g}, sampled drafts served by {}, seed {}\n\n",
               results.Prompts(), results.Answers(), results.temperature, results.accept, results.seed);
-  PrintOutput("{:<16} {:<14} {:>5} {:>6} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8} {:>7}\n", "drafter", "suite",
+  PrintOutput("{:<16} {:<14} {:>5} {:>6} {:>6} {:>6} {:>8} {:>9} {:>9} {:>8}  {:>7}\n", "drafter", "suite",
               "n", "tau", "verify", "drafts", "served", "plain t/s", "spec t/s", "speed-up", "median");
   bool noise = false;
   for (const DrafterResult& drafter : results.drafters) {
@@ -170,6 +171,10 @@ Command AddEval(CLI::App& app) {
     RequireOk(CheckDrafterNames(options->session));
     RequireOk(CheckApart(options->json, options->html));
   });
+  app.footer(
+      "\nExamples:\n"
+      "  dspark eval -md lookup -md table.gguf --suite prompts.jsonl --html report.html\n"
+      "  dspark eval -m model.gguf -md old=a.gguf -md new=b.gguf --suites prompts");
   return [options] { return Run(*options); };
 }
 

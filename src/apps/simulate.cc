@@ -102,7 +102,9 @@ Result<int> Run(const SimulateOptions& options) {
   DSPARK_ASSIGN_OR_RETURN(const ServingProfile profile, ReadInputs(options));
   const Planner planner(profile, options);
   TrafficResults results{.title = "A server under load, simulated",
-                         .model = options.profile,
+                         .model = profile.model.empty() ? options.profile : profile.model,
+                         .drafter = profile.drafter,
+                         .prompts = "as recorded in " + options.profile,
                          .load = DescribeLoad(levels, 1),
                          .max_tokens = options.max_tokens};
   for (const LoadLevel& level : levels) {
@@ -145,6 +147,9 @@ Command AddSimulate(CLI::App& app) {
       ->check(Within(1e-3, 1e6));
   app.add_option("--max-users", options->max_users, "Most users that are tried [256]")
       ->check(CLI::Range(1, 4096));
+  app.footer(
+      "\nExamples:\n"
+      "  dspark simulate --profile load.json --sla 20,30,50");
   return [options] { return Run(*options); };
 }
 

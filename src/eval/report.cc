@@ -160,7 +160,11 @@ std::string NoiseNote(const EvalResults& r) {
 }  // namespace
 
 std::string RenderReport(const EvalResults& results) {
-  std::string html = PageHead("Speculative decoding: " + results.model, "Speculative decoding, measured");
+  std::string names;
+  for (const DrafterResult& drafter : results.drafters)
+    names += (names.empty() ? " with " : ", ") + drafter.name;
+  std::string html =
+      PageHead("Speculative decoding: " + results.model + names, "Speculative decoding, measured");
   html += Settings(results) + Losslessness(results) + DrafterTable(results);
   html +=
       "<section><h2>Accepted length τ (Table 1)</h2>\n<p class=\"caption\">Tokens committed per round, the "

@@ -16,6 +16,12 @@ int WidthClass(int x) {
   return x / step * step;
 }
 
+// A text of a report, for people; empty where there is none.
+std::string TextOf(const nlohmann::json& report, const char* key) {
+  const auto at = report.find(key);
+  return at != report.end() && at->is_string() ? at->get<std::string>() : "";
+}
+
 nlohmann::json ToJson(const CostCurve& curve) {
   nlohmann::json json = nlohmann::json::array();
   for (const auto& [x, ms] : curve.points) json.push_back({x, ms});
@@ -233,7 +239,11 @@ Result<ServingProfile> ReadProfile(const std::string& path) {
   std::ifstream in(path);
   if (!in) return MakeError("{}: cannot be read", path);
   auto json = nlohmann::json::parse(in, nullptr, /*allow_exceptions=*/false);
-  if (json.is_object() && json.contains("profile")) json = nlohmann::json(json["profile"]);
+  std::string model, drafter;
+  if (json.is_object() && json.contains("profile")) {
+    model = TextOf(json, "model"), drafter = TextOf(json, "drafter");
+    json = nlohmann::json(json["profile"]);
+  }
   if (!json.is_object()) return MakeError("{}: not a profile of `dspark bench serve --json`", path);
   ProfileReader reader(path, json);
   const CostCurve rows = reader.Curve("ms_by_rows");
@@ -250,7 +260,9 @@ Result<ServingProfile> ReadProfile(const std::string& path) {
                          .logit_rows = reader.Count("logit_rows"),
                          .prefill_rows = reader.Count("prefill_rows"),
                          .replies = reader.Replies(),
-                         .shapes = reader.Shapes()};
+                         .shapes = reader.Shapes(),
+                         .model = std::move(model),
+                         .drafter = std::move(drafter)};
   if (const Status& read = reader.status(); !read) return read.error();
   profile.costs = CostTable(std::move(points), per_position);
   return profile;

@@ -44,7 +44,8 @@ struct ServingProfile {
   int logit_rows = 64;           // rows with logits of one pass
   int prefill_rows = 256;        // rows of prompts of one step
   std::vector<RecordedReply> replies = {};
-  std::vector<ReplyShape> shapes = {};  // that replies had
+  std::vector<ReplyShape> shapes = {};   // that replies had
+  std::string model = {}, drafter = {};  // for people, of the report that holds it; empty: it stands alone
 };
 
 // Sums up what steps cost, for a profile.

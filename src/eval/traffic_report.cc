@@ -161,7 +161,9 @@ std::string Settings(const TrafficResults& r) {
 }  // namespace
 
 std::string RenderTrafficReport(const TrafficResults& results) {
-  return PageHead(results.title + ": " + results.model, results.title) + Settings(results) +
+  const bool drafts = !results.drafter.empty() && results.drafter != "none";
+  const std::string what = results.model + (drafts ? " with " + results.drafter : "");
+  return PageHead(results.title + ": " + what, results.title) + Settings(results) +
          ThroughputFigure(results) + LoadFigure(results) +
          Section("All figures",
                  "Throughput: the median of the repetitions; the best of a load is marked. Scheduling: plan, "

@@ -23,13 +23,13 @@ LoadPoint MakePoint(const std::string& policy, int concurrency, double speed) {
 }
 
 TEST(TrafficReport, IsWellFormedAndDrawsALineForEachPolicy) {
-  TrafficResults results{.title = "A <load>", .model = "m & m"};
+  TrafficResults results{.title = "A <load>", .model = "m & m", .drafter = "lookup, t"};
   for (const char* policy : {"adaptive", "off", "a<b"}) {
     for (const int streams : {1, 2, 4}) results.points.push_back(MakePoint(policy, streams, 100.0 * streams));
   }
   const std::string page = RenderTrafficReport(results);
   EXPECT_EQ(XmlError(page), "");
-  EXPECT_THAT(page, HasSubstr("A &lt;load&gt;: m &amp; m"));
+  EXPECT_THAT(page, HasSubstr("<title>A &lt;load&gt;: m &amp; m with lookup, t</title>"));
   EXPECT_THAT(page, HasSubstr("a&lt;b"));
   EXPECT_THAT(page, HasSubstr("(Figure 7)"));
   EXPECT_THAT(page, HasSubstr("(Figure 8)"));

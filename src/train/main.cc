@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -69,11 +70,17 @@ Status CheckSameConfig(const TrainConfig& config, ProcessGroup& group) {
   return {};
 }
 
+std::string WhatIsTrained(const TrainConfig& config) {
+  std::filesystem::path target(config.target);
+  if (!target.has_filename()) target = target.parent_path();  // "name/"
+  return fmt::format("{} for {}", config.kind, target.filename().string());
+}
+
 // What the first process leaves for people and for the next start.
 class Desk {
  public:
   static Result<Desk> Open(const TrainConfig& config, const Trainer& trainer) {
-    DSPARK_ASSIGN_OR_RETURN(TrainLog log, TrainLog::Open(config.out, trainer.step()));
+    DSPARK_ASSIGN_OR_RETURN(TrainLog log, TrainLog::Open(config.out, trainer.step(), WhatIsTrained(config)));
     return Desk(config.out, std::move(log));
   }
 

@@ -11,6 +11,13 @@ namespace {
 
 using Json = nlohmann::json;
 
+// A file's name may hold what HTML takes for its own.
+std::string Escaped(const std::string& text) {
+  std::string html;
+  for (const char c : text) html += c == '&' ? "&amp;" : c == '<' ? "&lt;" : std::string(1, c);
+  return html;
+}
+
 Json LineOf(const StepReport& r, int gamma, double seconds) {
   Json accept = Json::array();
   for (int k = 0; k < gamma; ++k) accept.push_back(r.metrics.AcceptRate(k));
@@ -132,8 +139,8 @@ std::string ProgressLine(const StepReport& r, int64_t total, double seconds, dou
       Duration(seconds_left));
 }
 
-Result<TrainLog> TrainLog::Open(const std::string& dir, int64_t step) {
-  TrainLog log(dir);
+Result<TrainLog> TrainLog::Open(const std::string& dir, int64_t step, const std::string& what) {
+  TrainLog log(dir, what);
   std::ifstream file(dir + "/train.jsonl");
   std::string text;
   while (std::getline(file, text)) {
@@ -159,12 +166,15 @@ Status TrainLog::WriteHtml() const {
   const auto series = [&](const std::string& name, const std::string& key) {
     return SeriesOf(lines_, name, Json::json_pointer("/" + key));
   };
-  std::string html =
-      "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>dspark train</title><style>"
+  std::string html = fmt::format(
+      "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>dspark train: {}</title><style>",
+      Escaped(what_));
+  html +=
       "body{font:14px system-ui,sans-serif;max-width:800px;margin:2em auto;color:#222}"
       "svg{width:100%}text{font-size:11px;fill:#555}h2{font-size:15px;margin:1.6em 0 "
       ".3em}</style></head><body>\n"
       "<h1>Training curves</h1>\n";
+  html += fmt::format("<p>{}</p>\n", Escaped(what_));
   html +=
       Chart("Loss", {series("total", "loss"), series("cross-entropy", "ce_loss"), series("L1", "l1_loss")});
   html += Chart("Tokens a round would commit (τ, probabilistic)", {series("τ", "tau_probabilistic")});

@@ -15,8 +15,9 @@ std::string ProgressLine(const StepReport& report, int64_t total, double seconds
 
 class TrainLog {
  public:
-  // Goes on after step `step`: what DIR/train.jsonl says of later ones is dropped. Error: the file system's.
-  static Result<TrainLog> Open(const std::string& dir, int64_t step);
+  // Goes on after step `step`: what DIR/train.jsonl says of later ones is dropped. `what`: is trained, for
+  // people. Error: the file system's.
+  static Result<TrainLog> Open(const std::string& dir, int64_t step, const std::string& what);
 
   // Adds a line, on disk when this returns.
   Status Add(const StepReport& report, double seconds);
@@ -24,8 +25,8 @@ class TrainLog {
   Status WriteHtml() const;
 
  private:
-  explicit TrainLog(std::string dir) : dir_(std::move(dir)) {}
-  std::string dir_;
+  TrainLog(std::string dir, std::string what) : dir_(std::move(dir)), what_(std::move(what)) {}
+  std::string dir_, what_;
   std::vector<nlohmann::json> lines_;
 };
 

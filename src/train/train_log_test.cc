@@ -35,10 +35,10 @@ std::string Read(const std::string& path) {
 
 TEST(TrainLog, DropsLinesBehindTheCheckpoint) {
   const TempDir dir;
-  TrainLog log = TrainLog::Open(dir.path(), 0).value();
+  TrainLog log = TrainLog::Open(dir.path(), 0, "dflash for a&b.gguf").value();
   for (int step = 1; step <= 4; ++step) ASSERT_TRUE(log.Add(Report(step), 1.0).ok());
   std::ofstream(dir.path() + "/train.jsonl", std::ios::app) << "{\"step\": 5, \"lo";  // killed while writing
-  TrainLog again = TrainLog::Open(dir.path(), 2).value();
+  TrainLog again = TrainLog::Open(dir.path(), 2, "").value();
   ASSERT_TRUE(again.Add(Report(3), 1.0).ok());
   std::ifstream file(dir.path() + "/train.jsonl");
   std::vector<int> steps;
@@ -48,10 +48,11 @@ TEST(TrainLog, DropsLinesBehindTheCheckpoint) {
 
 TEST(TrainLog, CurvesAreOneFile) {
   const TempDir dir;
-  TrainLog log = TrainLog::Open(dir.path(), 0).value();
+  TrainLog log = TrainLog::Open(dir.path(), 0, "dflash for a&b.gguf").value();
   for (int step = 1; step <= 900; ++step) ASSERT_TRUE(log.Add(Report(step), 1.0).ok());
   ASSERT_TRUE(log.WriteHtml().ok());
   const std::string html = Read(dir.path() + "/train.html");
+  EXPECT_NE(html.find("<title>dspark train: dflash for a&amp;b.gguf</title>"), std::string::npos);
   EXPECT_NE(html.find("slot 1"), std::string::npos);
   EXPECT_NE(html.find("products up to a slot"), std::string::npos);
   EXPECT_EQ(html.find("http"), std::string::npos);
@@ -61,7 +62,7 @@ TEST(TrainLog, CurvesAreOneFile) {
 
 TEST(TrainLog, LabelsOfTheCurvesHaveRoom) {
   const TempDir dir;
-  TrainLog log = TrainLog::Open(dir.path(), 0).value();
+  TrainLog log = TrainLog::Open(dir.path(), 0, "dflash for a&b.gguf").value();
   for (const double rate : {1.234567e-4, 6.001234e-4}) {
     StepReport report = Report(1);
     report.learning_rate = rate;
