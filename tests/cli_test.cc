@@ -298,5 +298,20 @@ TEST_F(Cli, HelpIsThere) {
     EXPECT_THAT(outcome.out, HasSubstr(word));
 }
 
+// train's help is dspark-train's own.
+TEST_F(Cli, HelpOfEveryCommandHasExamples) {
+  for (const std::string command :
+       {"run", "serve", "bench", "bench serve", "simulate", "info", "convert", "prepare", "prepare split",
+        "prepare regenerate", "prepare cache", "eval", "calibrate", "pull"}) {
+    std::vector<std::string> arguments;
+    std::istringstream words(command);
+    for (std::string word; words >> word;) arguments.push_back(word);
+    arguments.push_back("--help");
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << command;
+    EXPECT_THAT(outcome.out, HasSubstr("\nExamples:\n  dspark " + command)) << command;
+  }
+}
+
 }  // namespace
 }  // namespace dspark::test

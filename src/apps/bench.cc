@@ -145,6 +145,10 @@ Command AddBench(CLI::App& app) {
   app.add_flag("--json", options->json, "One JSON object");
   CLI::App* serve = app.add_subcommand("serve", "Measure a server under load, policies beside each other");
   const Command run_serve = AddBenchServe(*serve);
+  app.footer(
+      "\nExamples:\n"
+      "  dspark bench -m model.gguf --rows 1,4,8\n"
+      "  dspark bench serve -m model.gguf --suite prompts.jsonl");
   return [options, serve, run_serve] { return serve->parsed() ? run_serve() : Run(*options); };
 }
 

@@ -289,7 +289,7 @@ Command AddBenchServe(CLI::App& app) {
   });
   app.footer(
       "\nExamples:\n"
-      "  dspark bench serve --suite prompts.jsonl --html load.html\n"
+      "  dspark bench serve --suite prompts.jsonl --policies off,adaptive,fixed:7 --json load.json\n"
       "  dspark bench serve --url http://127.0.0.1:8000 --suite prompts.jsonl");
   return [options] { return Run(*options); };
 }

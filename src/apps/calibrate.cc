@@ -141,6 +141,9 @@ Command AddCalibrate(CLI::App& app) {
       throw CLI::ValidationError("--draft", "one drafter is calibrated at a time");
     RequireOk(CheckDrafterNames(options->session));
   });
+  app.footer(
+      "\nExamples:\n"
+      "  dspark calibrate -m model.gguf -md drafter.gguf --in held_out.jsonl");
   return [options] { return Run(*options); };
 }
 

@@ -206,6 +206,10 @@ Command AddInfo(CLI::App& app) {
   app.add_flag("--metadata", options->metadata, "List every metadata key");
   app.add_flag("--tensors", options->tensors, "List every tensor");
   app.add_flag("--json", options->json, "One JSON object, metadata and tensors included");
+  app.footer(
+      "\nExamples:\n"
+      "  dspark info\n"
+      "  dspark info drafter.gguf --metadata");
   return [options] { return Run(*options); };
 }
 

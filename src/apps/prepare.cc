@@ -17,6 +17,11 @@ Command AddPrepare(CLI::App& app) {
   add("split", "Conversations to train.jsonl and held_out.jsonl", AddPrepareSplit);
   add("regenerate", "Every assistant turn rewritten by the target", AddPrepareRegenerate);
   add("cache", "The target's hidden states for conversations, on disk", AddPrepareCache);
+  app.footer(
+      "\nExamples:\n"
+      "  dspark prepare split chats.jsonl --out data\n"
+      "  dspark prepare regenerate data/train.jsonl --out data/own.jsonl -m model.gguf\n"
+      "  dspark prepare cache data/own.jsonl --out cache -m model.gguf");
   return [&app, commands] { return commands->at(app.get_subcommands().front())(); };
 }
 

@@ -158,6 +158,9 @@ Command AddPrepareCache(CLI::App& app) {
   app.add_option("--max-shard-bytes", options->max_shard_bytes, "A file's size at most [68719476736]")
       ->check(CLI::PositiveNumber);
   app.add_flag("--force", options->force, "Make a cache that exists anew");
+  app.footer(
+      "\nExamples:\n"
+      "  dspark prepare cache data/own.jsonl --out cache -m model.gguf --compact");
   return [options] { return Run(*options); };
 }
 

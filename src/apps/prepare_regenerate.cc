@@ -199,6 +199,11 @@ Command AddPrepareRegenerate(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, std::numeric_limits<int64_t>::max()));
   app.add_flag("--retry-errors", o.regenerate.retry_errors, "Do what is in the error file again");
   app.add_flag("--no-think", o.reply.no_think, "Qwen3: answer at once, without thinking");
+  app.footer(
+      "\nExamples:\n"
+      "  dspark prepare regenerate data/train.jsonl --out data/own.jsonl -m model.gguf\n"
+      "  dspark prepare regenerate data/train.jsonl --out data/own.jsonl --server http://127.0.0.1:8000 "
+      "--model-name NAME");
   return [options] { return Run(*options); };
 }
 

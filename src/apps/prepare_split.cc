@@ -42,6 +42,9 @@ Command AddPrepareSplit(CLI::App& app) {
                   "Leave out rows whose \"license\" contains this text; may be repeated");
   app.add_flag("--keep-system", options->keep_system, "Keep a system message at the beginning");
   app.add_flag("--force", options->force, "Replace outputs that exist");
+  app.footer(
+      "\nExamples:\n"
+      "  dspark prepare split chats.jsonl --out data");
   return [options] { return Run(*options); };
 }
 

@@ -7,7 +7,10 @@
 
 namespace dspark {
 
-Command AddPull(CLI::App&) {
+Command AddPull(CLI::App& app) {
+  app.footer(
+      "\nExamples:\n"
+      "  dspark pull && dspark run \"Why is the sky blue?\"");
   return []() -> Result<int> {
     const PullOptions options;
     DSPARK_RETURN_IF_ERROR(PullDefaultModel(options, StderrProgress()));

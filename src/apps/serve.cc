@@ -147,6 +147,10 @@ Command AddServe(CLI::App& app) {
                  "Tokens of K/V for all sequences together [the context of each]")
       ->check(CLI::Range(16, 1 << 30));
   AddHttpFlags(app, options.get());
+  app.footer(
+      "\nExamples:\n"
+      "  dspark serve\n"
+      "  dspark serve -m model.gguf -md drafter.gguf --host 0.0.0.0 --api-key-file keys --parallel 32");
   return [options] { return Serve(*options); };
 }
 
