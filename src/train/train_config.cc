@@ -29,6 +29,12 @@ bool DoesNothing(const std::string& kind, std::string_view key) {
          (kind == "eagle3" && key == "init_layers");  // its layer reads pairs, no layer of the target does
 }
 
+bool IsInt(const nlohmann::json& value) {
+  using Limits = std::numeric_limits<int>;
+  return value.is_number_integer() && value.get<double>() >= Limits::min() &&
+         value.get<double>() <= Limits::max();
+}
+
 struct Writer {
   const std::string& kind;
   Json json = {};
@@ -84,7 +90,7 @@ struct Reader {
     if (!found) return;
     values->clear();
     for (const auto& item : *found) {
-      const bool fits = std::is_same_v<T, int> ? item.is_number_integer() : item.is_string();
+      const bool fits = std::is_same_v<T, int> ? IsInt(item) : item.is_string();
       if (!fits) return Wrong(key, std::is_same_v<T, int> ? "a list of whole numbers" : "a list of texts");
       values->push_back(item.get<T>());
     }

@@ -405,6 +405,7 @@ TEST(TrainConfig, NamesTheKeyThatIsWrong) {
       {R"({"confidence": 1})", "confidence is 1"},
       {R"({"batch": 9, "group": 8})", "batch 9"},
       {R"({"learning_rate": "x"})", "learning_rate"},
+      {R"({"taps": [4294967297]})", "taps is [4294967297], expected a list of whole numbers"},
       {R"({"kind": "medusa"})", "kind is \"medusa\""},
       {R"({"ttt_steps": 3})", "ttt_steps does nothing for kind dspark"},
       {R"({"kind": "dflash", "markov": "rnn"})", "markov does nothing for kind dflash"},
