@@ -78,9 +78,9 @@ std::string DescribeTable(const NgramFile& table) {
   const NgramConfig& c = table.config();
   std::string text = fmt::format(
       "drafter: counted table of {} contexts of up to {} tokens, {:.2f} MB\n"
-      "  fits targets of width {} and vocabulary {} with {} layers{}\n",
+      "  fits targets of width {} and vocabulary {}{} with {} layers\n",
       table.entries(), c.order, double(NgramBytes(table.entries())) / 1e6, c.target_width, c.vocab,
-      c.target_layers, c.vocabulary.empty() ? "" : ", of tokens " + c.vocabulary);
+      c.vocabulary.empty() ? "" : fmt::format(" ({})", c.vocabulary), c.target_layers);
   if (!c.data.empty()) text += fmt::format("  counted in {}\n", Printable(c.data, 200));
   return text;
 }
